@@ -1,0 +1,83 @@
+"""A counter that goes up and down: per replica the totals of both directions, joined by maximum."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from crdt_service.datatypes.contract import Datatype, Origin
+from crdt_service.kernel.error import MalformedError, OperationError
+from crdt_service.kernel.ident import is_replica
+
+TOTAL_MAX = 2**63 - 1
+REPLICAS_MAX = 4096
+Amount = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+Count = Annotated[int, Meta(ge=0, le=TOTAL_MAX)]
+State = dict[str, tuple[int, int]]
+
+
+class _Operation(msgspec.Struct, forbid_unknown_fields=True):
+    increment: Amount | UnsetType = UNSET
+    decrement: Amount | UnsetType = UNSET
+
+
+_operation = msgspec.json.Decoder(_Operation)
+_state = msgspec.msgpack.Decoder(Annotated[list[tuple[str, Count, Count]], Meta(max_length=REPLICAS_MAX)])
+_encoder = msgspec.msgpack.Encoder()
+
+
+class PnCounter(Datatype[State]):
+    """Operations ``{"increment": n}`` and ``{"decrement": n}``, n from 1 to 2**53 - 1; value: an integer."""
+
+    name = "pn_counter"
+    tag = 1
+    version = 1
+
+    def empty(self) -> State:
+        """Return a counter at zero."""
+        return {}
+
+    def apply(self, state: State, pending: State, op: bytes, origin: Origin) -> State:
+        """Return this replica's new totals."""
+        try:
+            operation = _operation.decode(op)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _refuse(str(error)) from error
+        if (operation.increment is UNSET) == (operation.decrement is UNSET):
+            raise _refuse("exactly one of increment and decrement is needed")
+        old = state.get(origin.replica, (0, 0))
+        new = pending.get(origin.replica, (0, 0))
+        up = max(old[0], new[0]) + (0 if operation.increment is UNSET else operation.increment)
+        down = max(old[1], new[1]) + (0 if operation.decrement is UNSET else operation.decrement)
+        if max(up, down) > TOTAL_MAX:
+            raise OperationError("the counter would pass 2**63 - 1", "use another key", "limit_exceeded")
+        return {origin.replica: (up, down)}
+
+    def join(self, state: State, delta: State) -> State:
+        """Return the maximum per replica and direction."""
+        for replica, (up, down) in delta.items():
+            old = state.get(replica, (0, 0))
+            state[replica] = (max(old[0], up), max(old[1], down))
+        return state
+
+    def value(self, state: State) -> object:
+        """Return increments less decrements."""
+        return sum(up - down for up, down in state.values())
+
+    def encode(self, state: State) -> bytes:
+        """Return the totals sorted by replica."""
+        return _encoder.encode([(replica, *totals) for replica, totals in sorted(state.items())])
+
+    def decode(self, data: bytes) -> State:
+        """Return the totals."""
+        try:
+            state = {replica: (up, down) for replica, up, down in _state.decode(data)}
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise MalformedError(f"pn_counter: {error}") from error
+        if not all(map(is_replica, state)) or (0, 0) in state.values() or self.encode(state) != data:
+            raise MalformedError("pn_counter: not canonical")
+        return state
+
+
+def _refuse(message: str) -> OperationError:
+    return OperationError(f"pn_counter: {message}", 'send {"increment": 3} or {"decrement": 3}')

@@ -1,0 +1,36 @@
+"""All data types, with their tags and versions, in one place."""
+
+from typing import Any
+
+from crdt_service.datatypes.aw_set import AwSet
+from crdt_service.datatypes.contract import Datatype
+from crdt_service.datatypes.lww_register import LwwRegister
+from crdt_service.datatypes.pn_counter import PnCounter
+from crdt_service.kernel.error import MalformedError, OperationError
+
+DATATYPES: tuple[Datatype[Any], ...] = (PnCounter(), LwwRegister(), AwSet())
+_BY_NAME = {datatype.name: datatype for datatype in DATATYPES}
+_BY_TAG = {datatype.tag: datatype for datatype in DATATYPES}
+
+
+def find_type(name: str) -> Datatype[Any]:
+    """Return the type of an API name.
+
+    Raises:
+        OperationError: There is none; code ``unknown_type``.
+    """
+    if name not in _BY_NAME:
+        raise OperationError(f"unknown type {name[:64]!r}", f"use one of {', '.join(_BY_NAME)}", "unknown_type")
+    return _BY_NAME[name]
+
+
+def get_type(tag: int, version: int | None = None) -> Datatype[Any]:
+    """Return the type of a wire tag; `version`, if given, must be one that this program reads.
+
+    Raises:
+        MalformedError: There is none.
+    """
+    datatype = _BY_TAG.get(tag)
+    if datatype is None or version not in (None, datatype.version):
+        raise MalformedError(f"no data type has tag {tag} in version {version}")
+    return datatype

@@ -1,0 +1,51 @@
+"""Names of nodes, replicas and keys, and their limits."""
+
+import random
+import re
+
+from crdt_service.kernel.error import ConfigError, OperationError
+
+KEY_BYTES_MAX = 512
+REPLICA_BYTES_MAX = 80
+_NODE_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def check_node_id(node_id: str) -> str:
+    """Return `node_id` if it is a DNS label of 1 to 63 characters.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not _NODE_ID.fullmatch(node_id):
+        raise ConfigError(f"node id {node_id!r} is no DNS label", "use lower-case letters, digits and '-', at most 63")
+    return node_id
+
+
+def new_replica(node_id: str, randomness: random.Random) -> str:
+    """Return the replica id of a fresh data directory: ``<node id>~<8 hex>``.
+
+    Dots and counter entries are named by it. It is drawn once per data directory, not per boot: a boot would add an
+    entry to every counter each time, while reuse after a crash is safe because nothing is shown or pushed before it is
+    on disk. A node that lost its disk must not reuse its old dots, so a fresh directory does get a fresh id.
+    """
+    return f"{node_id}~{randomness.getrandbits(32):08x}"
+
+
+def is_replica(text: str) -> bool:
+    """Tell whether `text` may name a replica."""
+    return 0 < len(text) <= REPLICA_BYTES_MAX and text.isascii() and text.isprintable()
+
+
+def check_key(key: str) -> str:
+    """Return `key` if it is 1 to 512 bytes of UTF-8.
+
+    Raises:
+        OperationError: It is not.
+    """
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        size = 0
+    if not 0 < size <= KEY_BYTES_MAX:
+        raise OperationError("a key is 1 to 512 bytes of UTF-8", "choose a key within these limits", "invalid_key")
+    return key

@@ -1,0 +1,93 @@
+"""Operations and deltas gathered for one sync, before any of it is visible."""
+
+from typing import Any
+
+from crdt_service.datatypes.contract import Datatype, Origin
+from crdt_service.datatypes.registry import DATATYPES, find_type, get_type
+from crdt_service.kernel.clock import HybridClock
+from crdt_service.kernel.error import MalformedError, OperationError
+from crdt_service.kernel.ident import check_key
+from crdt_service.store.store import Address, Store
+from crdt_service.wire.message import Delta
+
+
+class Batch:
+    """Pending deltas on top of a store that it never changes; ops on one key coalesce.
+
+    Attributes:
+        pending: Address to the joined deltas.
+        written: Addresses that local operations touched, whose deltas go to the peers.
+        absurd_stamps: Deltas refused because their stamps lie too far in the future.
+    """
+
+    def __init__(self, store: Store, clock: HybridClock, replica: str) -> None:
+        self.pending: dict[Address, Any] = {}
+        self.written: set[Address] = set()
+        self.absurd_stamps = 0
+        self._store = store
+        self._clock = clock
+        self._origin = Origin(replica, clock.tick)
+
+    def write(self, key: str, type_name: str, op: bytes) -> None:
+        """Add a JSON operation.
+
+        Raises:
+            OperationError: It is malformed, exceeds a limit, or the key has another type.
+        """
+        datatype = find_type(type_name)
+        address = Address(check_key(key), datatype.tag)
+        if address not in self._store.states and address not in self.pending:
+            self._check_type(key, datatype)
+        state = self._store.states.get(address)
+        if state is None:
+            state = datatype.empty()
+        pending = self.pending.get(address)
+        if pending is None:
+            pending = datatype.empty()
+        delta = datatype.apply(state, pending, op, self._origin)
+        self.pending[address] = datatype.join(pending, delta)
+        self.written.add(address)
+
+    def join(self, delta: Delta) -> None:
+        """Add a peer's delta.
+
+        Raises:
+            MalformedError: Its bytes are refused, or its stamp lies too far in the future; a repair brings it later.
+        """
+        datatype = get_type(delta.tag, delta.version)
+        try:
+            address = Address(check_key(delta.key), delta.tag)
+        except OperationError as error:
+            raise MalformedError(error.message) from error
+        state = datatype.decode(delta.state)
+        if self._clock.is_absurd(datatype.newest_stamp(state)):
+            self.absurd_stamps += 1
+            raise MalformedError(f"a stamp of {delta.key!r} lies too far in the future")
+        pending = self.pending.get(address)
+        self.pending[address] = state if pending is None else datatype.join(pending, state)
+
+    def encode(self) -> list[Delta]:
+        """Return all pending deltas, for the log."""
+        return [self._encode(address) for address in self.pending]
+
+    def encode_written(self) -> list[Delta]:
+        """Return the pending deltas of local operations, for the peers."""
+        return [self._encode(address) for address in self.pending if address in self.written]
+
+    def install(self) -> None:
+        """Make everything visible; call it only once `encode`'s bytes are on disk."""
+        for address, delta in self.pending.items():
+            self._store.install(address, delta)
+
+    def _check_type(self, key: str, datatype: Datatype[Any]) -> None:
+        other = self._store.find(key) or next(
+            (known for known in DATATYPES if Address(key, known.tag) in self.pending), None
+        )
+        if other is not None:
+            raise OperationError(
+                f"the key is a {other.name}, not a {datatype.name}", "use its type or another key", "type_conflict"
+            )
+
+    def _encode(self, address: Address) -> Delta:
+        datatype = get_type(address.tag)
+        return Delta(address.key, address.tag, datatype.version, datatype.encode(self.pending[address]))

@@ -1,0 +1,168 @@
+"""The laws of the contract, over every registered type."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crdt_service.datatypes.contract import Origin
+from crdt_service.datatypes.registry import DATATYPES
+from crdt_service.kernel.error import MalformedError, OperationError
+
+REPLICAS = ("a~1", "b~2", "c~3")
+OPERATIONS = {
+    "pn_counter": st.one_of(
+        st.builds(lambda n: {"increment": n}, st.integers(1, 99)), st.builds(lambda n: {"decrement": n}, st.integers(1, 99))
+    ),
+    "lww_register": st.builds(lambda v: {"assign": v}, st.one_of(st.none(), st.integers(0, 9), st.text(max_size=3))),
+    "aw_set": st.one_of(
+        st.builds(lambda s: {"add": s}, st.sampled_from("xyz")), st.builds(lambda s: {"remove": s}, st.sampled_from("xyz"))
+    ),
+}
+
+
+@st.composite
+def histories(draw, datatype):
+    """(replica states, all deltas) after random writes, partial deliveries and lost deltas."""
+    states = {replica: datatype.empty() for replica in REPLICAS}
+    deltas = []
+    stamp = 0
+    for _ in range(draw(st.integers(0, 12))):
+        replica = draw(st.sampled_from(REPLICAS))
+        if deltas and draw(st.booleans()):
+            join(datatype, states, replica, draw(st.sampled_from(deltas)))
+            continue
+        stamp += draw(st.integers(0, 1))  # Replicas may draw the same stamp.
+        op = msgspec.json.encode(draw(OPERATIONS[datatype.name]))
+        # One replica never draws a stamp twice, so each stamp here is made its own.
+        mine = stamp * 100 + len(deltas) if datatype.name == "lww_register" and draw(st.booleans()) else stamp + 10**6
+        delta = datatype.apply(states[replica], datatype.empty(), op, Origin(replica, lambda mine=mine: mine))
+        deltas.append(datatype.encode(delta))
+        join(datatype, states, replica, deltas[-1])
+    return [datatype.encode(state) for state in states.values()], deltas
+
+
+def join(datatype, states, replica, data):
+    states[replica] = datatype.join(states[replica], datatype.decode(data))
+
+
+def joined(datatype, *parts):
+    state = datatype.empty()
+    for part in parts:
+        state = datatype.join(state, datatype.decode(part))
+    return datatype.encode(state)
+
+
+each_type = pytest.mark.parametrize("datatype", DATATYPES, ids=lambda datatype: datatype.name)
+
+
+@each_type
+@given(data=st.data())
+def test_join_is_commutative_associative_idempotent(datatype, data):
+    (x, y, z), _ = data.draw(histories(datatype))
+    assert joined(datatype, x, y) == joined(datatype, y, x)
+    assert joined(datatype, joined(datatype, x, y), z) == joined(datatype, x, joined(datatype, y, z))
+    assert joined(datatype, x, x) == x
+
+
+@each_type
+@given(data=st.data())
+def test_deltas_in_any_order_make_the_state_that_states_make(datatype, data):
+    states, deltas = data.draw(histories(datatype))
+    shuffled = data.draw(st.permutations(deltas))
+    repeated = shuffled + data.draw(st.lists(st.sampled_from(deltas))) if deltas else []
+    assert joined(datatype, *repeated) == joined(datatype, *states)
+
+
+@each_type
+@given(data=st.data())
+def test_encoding_round_trips_and_digest_follows_bytes(datatype, data):
+    (x, y, _), _ = data.draw(histories(datatype))
+    assert datatype.encode(datatype.decode(x)) == x
+    assert (datatype.digest(datatype.decode(x)) == datatype.digest(datatype.decode(y))) == (x == y)
+
+
+@each_type
+@given(data=st.data())
+def test_pending_counts_as_state(datatype, data):
+    (x, y, _), _ = data.draw(histories(datatype))
+    op = msgspec.json.encode(data.draw(OPERATIONS[datatype.name]))
+    origin = Origin(REPLICAS[0], lambda: 2**40)
+    split = datatype.apply(datatype.decode(x), datatype.decode(y), op, origin)
+    whole = datatype.apply(datatype.decode(joined(datatype, x, y)), datatype.empty(), op, origin)
+    assert datatype.encode(split) == datatype.encode(whole)
+
+
+@each_type
+@given(data=st.data())
+def test_apply_and_join_leave_their_inputs_alone(datatype, data):
+    (x, y, _), _ = data.draw(histories(datatype))
+    state, other = datatype.decode(x), datatype.decode(y)
+    op = msgspec.json.encode(data.draw(OPERATIONS[datatype.name]))
+    datatype.apply(state, other, op, Origin(REPLICAS[0], lambda: 2**40))
+    assert (datatype.encode(state), datatype.encode(other)) == (x, y)
+    datatype.join(state, other)
+    assert datatype.encode(other) == y
+
+
+@each_type
+@given(data=st.binary(max_size=64))
+def test_hostile_bytes_are_refused_or_canonical(datatype, data):
+    try:
+        state = datatype.decode(data)
+    except MalformedError:
+        return
+    assert datatype.encode(state) == data
+
+
+@each_type
+@given(data=st.data())
+def test_damaged_states_are_refused_or_canonical(datatype, data):
+    (x, _, _), _ = data.draw(histories(datatype))
+    position = data.draw(st.integers(0, len(x) - 1))
+    damaged = x[:position] + bytes([data.draw(st.integers(0, 255))]) + x[position + 1 :]
+    try:
+        state = datatype.decode(damaged)
+    except MalformedError:
+        return
+    assert datatype.encode(state) == damaged
+
+
+@each_type
+@given(op=st.one_of(st.binary(max_size=40), st.recursive(st.none(), lambda c: st.dictionaries(st.text(), c)).map(msgspec.json.encode)))
+def test_hostile_operations_are_refused(datatype, op):
+    try:
+        datatype.apply(datatype.empty(), datatype.empty(), op, Origin("a~1", lambda: 1))
+    except OperationError as error:
+        assert error.code in {"invalid_operation", "limit_exceeded"}
+
+
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [("pn_counter", '{"increment": 1}'), ("lww_register", '{"assign": 1}'), ("aw_set", '{"add": "e%d"}')],
+)
+def test_a_delta_is_as_small_in_a_large_state(name, template):
+    datatype = next(datatype for datatype in DATATYPES if datatype.name == name)
+    sizes = []
+    state = datatype.empty()
+    for number in range(2000):
+        op = (template % number if "%" in template else template).encode()
+        delta = datatype.apply(state, datatype.empty(), op, Origin("a~1", lambda: 1))
+        sizes.append(len(datatype.encode(delta)))
+        state = datatype.join(state, delta)
+    assert max(sizes) <= sizes[0] + 24
+
+
+def test_a_concurrent_add_wins_and_a_seen_one_is_removed():
+    datatype = DATATYPES[2]
+    add = datatype.apply(datatype.empty(), datatype.empty(), b'{"add": "x"}', Origin("a~1", lambda: 1))
+    seen = datatype.join(datatype.empty(), add)
+    remove = datatype.apply(seen, datatype.empty(), b'{"remove": "x"}', Origin("b~2", lambda: 1))
+    again = datatype.apply(seen, datatype.empty(), b'{"add": "x"}', Origin("a~1", lambda: 1))
+    parts = [datatype.encode(part) for part in (add, remove)]
+    assert datatype.value(datatype.decode(joined(datatype, *parts))) == []
+    assert datatype.value(datatype.decode(joined(datatype, *parts, datatype.encode(again)))) == ["x"]
+
+
+def test_types_have_their_own_names_and_tags():
+    assert len({datatype.name for datatype in DATATYPES}) == len({datatype.tag for datatype in DATATYPES}) == len(DATATYPES)
