@@ -1,0 +1,261 @@
+"""The Kubernetes API as plain JSON objects.
+
+Owns the connection, the paths and what its errors mean to a person; knows nothing of what the objects are for.
+The official client brings kubeconfig, credentials and TLS; objects stay the dictionaries that the API speaks.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import urlencode
+
+import urllib3
+from kubernetes.client import ApiClient, ApiException
+from kubernetes.client.configuration import Configuration
+from kubernetes.config import ConfigException, list_kube_config_contexts, load_kube_config
+from yaml import YAMLError
+
+from harness.failure import Failure
+
+Json: TypeAlias = dict[str, Any]
+
+REQUEST_TIMEOUT_SECONDS = 15.0
+
+_GROUP = {
+    "configmaps": "/api/v1",
+    "events": "/api/v1",
+    "namespaces": "/api/v1",
+    "nodes": "/api/v1",
+    "persistentvolumeclaims": "/api/v1",
+    "pods": "/api/v1",
+    "secrets": "/api/v1",
+    "serviceaccounts": "/api/v1",
+    "services": "/api/v1",
+    "statefulsets": "/apis/apps/v1",
+    "deployments": "/apis/apps/v1",
+    "replicasets": "/apis/apps/v1",
+    "jobs": "/apis/batch/v1",
+    "roles": "/apis/rbac.authorization.k8s.io/v1",
+    "rolebindings": "/apis/rbac.authorization.k8s.io/v1",
+    "storageclasses": "/apis/storage.k8s.io/v1",
+    "selfsubjectaccessreviews": "/apis/authorization.k8s.io/v1",
+}
+
+
+class KubeError(Failure):
+    """A request to the Kubernetes API failed; the subclasses say in which way."""
+
+
+class KubeconfigError(KubeError):
+    """There is no kubeconfig, or it cannot be read."""
+
+
+class UnknownContextError(KubeError):
+    """The kubeconfig has no such context."""
+
+
+class UnreachableError(KubeError):
+    """No API server answers."""
+
+
+class ForbiddenError(KubeError):
+    """The API server knows the user, and does not let them."""
+
+
+class RefusedError(KubeError):
+    """The API server answered with an error.
+
+    Args:
+        status: The HTTP status.
+        message: What the server says.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request: `path` starts with a slash and includes the query; `body` is JSON."""
+
+    method: str
+    path: str
+    body: Any = None
+    content_type: str = "application/json"
+    timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The answer to one HTTP request, whatever its status."""
+
+    status: int
+    text: str
+
+
+class Kube:
+    """A cluster's API.
+
+    Args:
+        send: Performs one request; raises UnreachableError when nothing answers.
+        context: The kubeconfig context that `send` talks to, for messages and for helm.
+    """
+
+    def __init__(self, send: Callable[[Request], Response], context: str) -> None:
+        self.send = send
+        self.context = context
+
+    def request(self, method: str, path: str, body: Any = None, *, timeout_seconds: float | None = None) -> Json:
+        """Send one request and return the JSON object that answers it.
+
+        Raises:
+            UnreachableError: Nothing answers.
+            ForbiddenError: The user may not do that.
+            RefusedError: Any other status than success.
+        """
+        content_type = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        request = Request(method, path, body, content_type, timeout_seconds or REQUEST_TIMEOUT_SECONDS)
+        response = self.send(request)
+        if 200 <= response.status < 300:
+            return _read_object(response)
+        raise self._refusal(request, response)
+
+    def read(self, plural: str, namespace: str, name: str) -> Json | None:
+        """Return one object, or None when there is none. Cluster-wide kinds have the namespace `""`."""
+        try:
+            return self.request("GET", path_of(plural, namespace, name))
+        except RefusedError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def read_all(self, plural: str, namespace: str = "", *, labels: str = "", fields: str = "") -> list[Json]:
+        """Return every object of a kind that a label selector and a field selector match."""
+        selectors = {"labelSelector": labels, "fieldSelector": fields}
+        query = urlencode({key: value for key, value in selectors.items() if value})
+        path = path_of(plural, namespace)
+        items: list[Json] = self.request("GET", f"{path}?{query}" if query else path).get("items", [])
+        return items
+
+    def create(self, plural: str, namespace: str, body: Json) -> Json:
+        """Create an object and return it as stored."""
+        return self.request("POST", path_of(plural, namespace), body)
+
+    def merge(self, plural: str, namespace: str, name: str, patch: Json) -> Json:
+        """Change an object by a JSON merge patch (RFC 7396) and return it as stored."""
+        return self.request("PATCH", path_of(plural, namespace, name), patch)
+
+    def delete(self, plural: str, namespace: str, name: str) -> None:
+        """Delete an object and what it owns, in the background; one that is gone already is fine."""
+        try:
+            self.request("DELETE", path_of(plural, namespace, name), {"propagationPolicy": "Background"})
+        except RefusedError as error:
+            if error.status != 404:
+                raise
+
+    def _refusal(self, request: Request, response: Response) -> KubeError:
+        message = _read_object(response).get("message") or response.text.strip() or f"status {response.status}"
+        if response.status == 401:
+            return ForbiddenError(
+                f"the cluster of context {self.context} does not accept these credentials",
+                "renew them, for example by logging in again with the tool that wrote the kubeconfig",
+            )
+        if response.status == 403:
+            return ForbiddenError(
+                f"not allowed in the cluster of context {self.context}: {message}",
+                "ask an administrator of the cluster for this right, or use another --context",
+            )
+        return RefusedError(response.status, f"{request.method} {request.path}: {message}")
+
+
+def path_of(plural: str, namespace: str = "", name: str = "") -> str:
+    """Return the API path of a kind, or of one object of it."""
+    inside = f"/namespaces/{namespace}" if namespace else ""
+    return f"{_GROUP[plural]}{inside}/{plural}" + (f"/{name}" if name else "")
+
+
+def connect(context: str | None = None) -> Kube:
+    """Return the API of a kubeconfig context; None takes the current one. Sends nothing yet.
+
+    Raises:
+        KubeconfigError: No kubeconfig, or not a usable one.
+        UnknownContextError: It has no such context.
+    """
+    location = os.environ.get("KUBECONFIG") or "~/.kube/config"
+    files = [path for part in location.split(os.pathsep) if (path := Path(part).expanduser()).is_file()]
+    if not files:
+        raise KubeconfigError(
+            f"there is no kubeconfig at {location}",
+            "bring up the local cluster with `make up`, or point KUBECONFIG at your cluster's file",
+        )
+    config_file = os.pathsep.join(str(path) for path in files)
+    configuration = Configuration()
+    try:
+        contexts, current = list_kube_config_contexts(config_file)  # type: ignore[no-untyped-call]
+        name = context or (current or {}).get("name", "")
+        names = [known["name"] for known in contexts]
+        if name not in names:
+            raise UnknownContextError(
+                f"the kubeconfig {location} has no context {name}",
+                f"use one of: {', '.join(names)}" if names else "bring up the local cluster with `make up`",
+            )
+        load_kube_config(config_file, context=name, client_configuration=configuration, persist_config=False)  # type: ignore[no-untyped-call]
+    except (ConfigException, YAMLError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        # The loader trusts the file's shape, so a damaged one surfaces as whatever its code trips over.
+        raise KubeconfigError(
+            f"the kubeconfig {location} is not usable: {error}", "choose a context with --context, or repair the file"
+        ) from error
+    configuration.retries = False
+    return Kube(_sender(ApiClient(configuration), name, configuration.host), name)
+
+
+def _sender(client: ApiClient, context: str, host: str) -> Callable[[Request], Response]:
+    def send(request: Request) -> Response:
+        headers = {"Accept": "application/json", "Content-Type": request.content_type}
+        merge = request.content_type != "application/json"
+        try:
+            method, url, sent_headers, _, _ = client.param_serialize(
+                request.method, request.path, header_params=headers, auth_settings=["BearerToken"]
+            )
+            reply = client.call_api(
+                method,
+                url,
+                sent_headers,
+                json.dumps(request.body) if merge else request.body,
+                _request_timeout=request.timeout_seconds,
+            )
+            return Response(reply.status, (reply.response.data or b"").decode("utf-8", "replace"))
+        except (urllib3.exceptions.HTTPError, ApiException, ConfigException, OSError) as error:
+            raise UnreachableError(
+                f"the API server of context {context} at {host} does not answer: {_cause(error)}",
+                "check that the cluster runs (`make up` starts the local one) and that --context names the right one",
+            ) from error
+
+    return send
+
+
+def _cause(error: BaseException) -> str:
+    text = str(getattr(error, "reason", None) or error)
+    return text.rsplit(": ", 1)[-1].strip() or type(error).__name__
+
+
+def _read_object(response: Response) -> Json:
+    try:
+        value = json.loads(response.text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def labels_of(body: Mapping[str, Any]) -> dict[str, str]:
+    """Return an object's labels; none is an empty mapping."""
+    return body.get("metadata", {}).get("labels") or {}
+
+
+def annotations_of(body: Mapping[str, Any]) -> dict[str, str]:
+    """Return an object's annotations; none is an empty mapping."""
+    return body.get("metadata", {}).get("annotations") or {}
