@@ -1,0 +1,73 @@
+"""`python -m harness.cluster up|down|airgap|tools`: what `make` calls."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+
+from harness.cluster import version
+from harness.cluster.airgap.node_image import ensure_node_image
+from harness.cluster.docker import has_image
+from harness.cluster.engine import engine_answers, ensure_engine, stop_engine
+from harness.cluster.manager import delete_cluster, ensure_cluster, kubectl, load_images
+from harness.cluster.progress import Progress
+from harness.cluster.service_image import ensure_python_image, ensure_service_image
+from harness.cluster.tool import ensure_tool
+from harness.failure import Failure
+
+_CHART = Path(__file__).parents[2] / "charts/jarvis/Chart.yaml"
+
+
+def up(progress: Progress) -> None:
+    """Bring up engine, cluster and service image; pods of an older build of the image are restarted."""
+    ensure_engine(progress)
+    cluster = ensure_cluster(progress)
+    tag = yaml.safe_load(_CHART.read_text(encoding="utf-8"))["appVersion"]
+    images = ensure_service_image(tag, progress)
+    if load_images(cluster, images, progress):
+        workloads = ["deployment,statefulset", "--all-namespaces", "--selector=app.kubernetes.io/name=jarvis"]
+        for line in kubectl(cluster, "get", *workloads, "--output=name", "--no-headers").split():
+            progress.say(f"{line} runs an older build; `deployment_cli.py deploy` or a rollout restart renews it")
+    progress.say(f"cluster {cluster.name} is up: context {cluster.context}", style="bold green")
+
+
+def down(progress: Progress) -> None:
+    """Delete the cluster and stop the engine, if it is ours."""
+    if engine_answers():
+        delete_cluster(progress)
+    stop_engine(progress)
+    progress.say("nothing is left running")
+
+
+def airgap(progress: Progress) -> None:
+    """Build every image from package registries, whether or not stock images can be pulled."""
+    ensure_engine(progress)
+    for image in (ensure_node_image(progress), ensure_python_image(progress)):
+        progress.say(f"{image}: {'ready' if has_image(image) else 'missing'}")
+
+
+def tools(progress: Progress) -> None:
+    """Build the programs that are not on PATH."""
+    for name in version.GO_TOOLS:
+        progress.say(f"{name}: {ensure_tool(name, progress)}")
+
+
+def main() -> int:
+    """Run one command; 0 when done, 1 when something failed, 2 on wrong usage."""
+    commands = {command.__name__: command for command in (up, down, airgap, tools)}
+    parser = argparse.ArgumentParser(prog="python -m harness.cluster")
+    choices = parser.add_subparsers(dest="command", required=True)
+    for name, command in commands.items():
+        choices.add_parser(name, help=command.__doc__)
+    progress = Progress()
+    try:
+        commands[parser.parse_args().command](progress)
+    except Failure as failure:
+        progress.say(str(failure), style="bold red")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The parts that an air-gapped node image is made of, each built once for a given content of its inputs."""
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+from harness.cluster import version
+from harness.cluster.cache import cache_root, cached, content_key
+from harness.cluster.host import require_root
+from harness.cluster.progress import Progress
+from harness.cluster.tool import find_go, go_install
+from harness.process import run
+
+_HERE: Final = Path(__file__).parent
+_COMPILE_SECONDS_MAX: Final = 3600
+_DEBOOTSTRAP_SECONDS_MAX: Final = 1800
+
+NODE_PACKAGES: Final = (
+    *("systemd", "dbus", "conntrack", "iptables", "nftables", "iproute2", "ethtool", "util-linux", "mount", "kmod"),
+    *("e2fsprogs", "ca-certificates", "curl", "jq", "procps", "runc", "containernetworking-plugins", "busybox-static"),
+)
+PYTHON_PACKAGES: Final = ("python3-minimal", "libpython3-stdlib", "ca-certificates")
+_CONTAINERD_TAGS: Final = "no_btrfs,no_devmapper,no_zfs,no_aufs"
+
+
+def kubernetes(progress: Progress) -> Path:
+    """Every Kubernetes component in one binary, `kubernetes`, and `pause`; statically linked."""
+    module = _HERE / "kubernetes"
+
+    def build(scratch: Path) -> None:
+        major, minor, _ = version.KUBERNETES.removeprefix("v").split(".")
+        # kubeadm and kubelet refuse to work with a version that is not stamped in.
+        stamps = {
+            "k8s.io/component-base/version.gitVersion": version.KUBERNETES,
+            "k8s.io/component-base/version.gitMajor": major,
+            "k8s.io/component-base/version.gitMinor": minor,
+            "k8s.io/client-go/pkg/version.gitVersion": version.KUBERNETES,
+        }
+        flags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in stamps.items())])
+        command = [str(find_go()), "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o"]
+        for target, package in (("pause", "./pause"), ("kubernetes", ".")):
+            run(
+                [*command, str(scratch / target), package],
+                cwd=module,
+                env={"CGO_ENABLED": "0"},
+                timeout_seconds=_COMPILE_SECONDS_MAX,
+            )
+
+    with progress.step(f"compiling Kubernetes {version.KUBERNETES}", 420):
+        return cached("kubernetes", content_key(version.KUBERNETES, module), build)
+
+
+def containerd(progress: Progress) -> Path:
+    """`containerd`, `ctr` and `containerd-shim-runc-v2`; Kubernetes 1.36 needs containerd 2, which Debian lacks."""
+    package = "github.com/containerd/containerd/v2/cmd"
+    programs = [f"{package}/{name}@{version.CONTAINERD}" for name in ("containerd", "ctr", "containerd-shim-runc-v2")]
+    with progress.step(f"compiling containerd {version.CONTAINERD}", 100):
+        return cached(
+            "containerd",
+            content_key(*programs, _CONTAINERD_TAGS),
+            lambda scratch: go_install(scratch, *programs, tags=_CONTAINERD_TAGS),
+        )
+
+
+def local_path_provisioner(progress: Progress) -> Path:
+    """The storage provisioner that kind uses."""
+    program = f"github.com/rancher/local-path-provisioner@{version.LOCAL_PATH_PROVISIONER}"
+    with progress.step(f"compiling local-path-provisioner {version.LOCAL_PATH_PROVISIONER}", 60):
+        return cached("local-path-provisioner", content_key(program), lambda scratch: go_install(scratch, program))
+
+
+def node_root(progress: Progress) -> Path:
+    """The node's root file system as `root.tar`."""
+    return _debian("node-root", NODE_PACKAGES, progress, expected_seconds=60)
+
+
+def python_root(progress: Progress) -> Path:
+    """The service image's base as `root.tar`: Debian and its Python."""
+    return _debian("python-root", PYTHON_PACKAGES, progress, expected_seconds=40)
+
+
+def _debian(name: str, packages: tuple[str, ...], progress: Progress, expected_seconds: float) -> Path:
+    def build(scratch: Path) -> None:
+        require_root("make a root file system with debootstrap")
+        downloads = cache_root() / "deb"
+        downloads.mkdir(parents=True, exist_ok=True)
+        root = scratch / "root"
+        include = ",".join(packages)
+        run(
+            ["debootstrap", "--variant=minbase", f"--cache-dir={downloads}", f"--include={include}", version.DEBIAN, str(root)],
+            timeout_seconds=_DEBOOTSTRAP_SECONDS_MAX,
+        )
+        for useless in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
+            shutil.rmtree(root / useless, ignore_errors=True)
+        run(["tar", "--numeric-owner", "-C", str(root), "-cf", str(scratch / "root.tar"), "."])
+        shutil.rmtree(root)
+
+    with progress.step(f"making {name} from Debian {version.DEBIAN}'s packages", expected_seconds):
+        return cached(name, content_key(version.DEBIAN, *packages), build)

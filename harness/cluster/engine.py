@@ -1,0 +1,105 @@
+"""Finds the container engine, or starts one of its own and says so."""
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from harness.cluster import host
+from harness.cluster.cache import cache_root
+from harness.cluster.progress import Progress
+from harness.failure import Failure
+from harness.poll import Done, Pending, wait_until
+from harness.process import CommandMissingError, run
+
+_START_SECONDS_MAX: Final = 60
+_SPACE_GIBIBYTES: Final = 8
+_INSTALL = ("docker.io", "debootstrap", "xz-utils")
+
+
+def ensure_engine(progress: Progress) -> None:
+    """Make `docker` work: use the running engine, else start `dockerd` with its data in the cache.
+
+    Raises:
+        Failure: No engine runs and none can be started; says why and what to do.
+    """
+    if engine_answers():
+        return
+    host.require_root("start a container engine")
+    host.require_free_space(cache_root(), _SPACE_GIBIBYTES)
+    if not shutil.which("dockerd"):
+        _install(progress)
+    _start(progress)
+
+
+def engine_answers() -> bool:
+    """Whether `docker info` reaches a running engine."""
+    try:
+        return run(["docker", "info", "--format", "{{.ServerVersion}}"], check=False, timeout_seconds=20).returncode == 0
+    except CommandMissingError:
+        return False
+
+
+def stop_engine(progress: Progress) -> None:
+    """Stop the engine that `ensure_engine` started; leave the user's own alone."""
+    pid = _started_pid()
+    if pid is None:
+        return
+    with progress.step("stopping the container engine"):
+        os.kill(pid, signal.SIGTERM)
+        wait_until(
+            lambda: Done(None) if _started_pid() is None else Pending(f"dockerd (pid {pid}) still runs"),
+            deadline_seconds=_START_SECONDS_MAX,
+            interval_seconds=0.5,
+        )
+
+
+def _install(progress: Progress) -> None:
+    if not shutil.which("apt-get"):
+        raise Failure("there is no container engine", "install Docker 20.10 or newer and start it")
+    environment = {"DEBIAN_FRONTEND": "noninteractive"}
+    with progress.step("installing Docker from Debian's packages", 40):
+        run(["apt-get", "update", "-q"], timeout_seconds=300)
+        run(["apt-get", "install", "-qy", "--no-install-recommends", *_INSTALL], env=environment, timeout_seconds=900)
+
+
+def _start(progress: Progress) -> None:
+    folder = _engine_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "dockerd.log"
+    command = ["dockerd", f"--data-root={folder / 'data'}", "--exec-root=/run/jarvis-engine", f"--pidfile={_pid_file()}"]
+    if host.lacks_sys_resource():
+        wrapper = folder / "runc-without-sys-resource.sh"
+        shutil.copy(Path(__file__).with_name(wrapper.name), wrapper)
+        command += [f"--add-runtime=jarvis={wrapper}", "--default-runtime=jarvis"]
+    with progress.step(f"no container engine answered; starting dockerd (log: {log})"), log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+        def probe() -> Done[None] | Pending:
+            if process.poll() is not None:
+                last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+                raise Failure(f"dockerd ended with status {process.returncode}\n" + "\n".join(last), f"read {log}")
+            return Done(None) if engine_answers() else Pending("dockerd does not answer yet")
+
+        wait_until(probe, deadline_seconds=_START_SECONDS_MAX, interval_seconds=0.5)
+
+
+def _engine_folder() -> Path:
+    return cache_root() / "engine"
+
+
+def _pid_file() -> Path:
+    return Path("/run/jarvis-engine.pid")
+
+
+def _started_pid() -> int | None:
+    """The pid of our own dockerd while it lives; a stale file, or another program with its pid, counts as none."""
+    try:
+        pid = int(_pid_file().read_text(encoding="ascii"))
+        return pid if b"dockerd" in Path(f"/proc/{pid}/cmdline").read_bytes() else None
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        return None

@@ -1,0 +1,181 @@
+"""The kind cluster's life: create, find, load images into, delete. The same cluster on either path to a node image."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, Final
+
+import yaml
+
+from harness.cluster import version
+from harness.cluster.airgap.node_image import ensure_node_image
+from harness.cluster.docker import has_image, pull_image, save_images_into
+from harness.cluster.network import NodeAddress, connect_pods
+from harness.cluster.progress import Progress
+from harness.cluster.tool import ensure_tool, find_tool
+from harness.failure import Failure
+from harness.poll import Done, Pending, wait_until
+from harness.process import CommandError, run
+
+_CREATE_SECONDS_MAX: Final = 600
+_READY_SECONDS_MAX: Final = 300
+_MANIFESTS: Final = Path(__file__).parent / "manifest"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A running kind cluster.
+
+    Attributes:
+        name: kind's name for it.
+        nodes: Names of its node containers.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+
+    @property
+    def context(self) -> str:
+        """The kubeconfig context that kind writes."""
+        return f"kind-{self.name}"
+
+
+def find_cluster() -> Cluster | None:
+    """Return the running cluster, or None."""
+    listed = run(
+        ["docker", "ps", "--filter", f"label=io.x-k8s.kind.cluster={version.CLUSTER_NAME}", "--format", "{{.Names}}"],
+        check=False,
+    )
+    nodes = tuple(sorted(listed.stdout.split()))
+    return Cluster(version.CLUSTER_NAME, nodes) if nodes else None
+
+
+def ensure_cluster(progress: Progress) -> Cluster:
+    """Return the running cluster with every node Ready, creating it when there is none."""
+    for tool in version.GO_TOOLS:
+        ensure_tool(tool, progress)
+    cluster = find_cluster()
+    if cluster and _answers(cluster):
+        progress.say(f"cluster {cluster.name} is already running")
+        return cluster
+    delete_cluster(progress)
+    stock = os.environ.get("JARVIS_AIRGAP") != "1" and (
+        has_image(version.STOCK_NODE_IMAGE) or pull_image(version.STOCK_NODE_IMAGE)
+    )
+    if not stock:
+        progress.say("no registry serves the stock node image; building it from package registries")
+    image = version.STOCK_NODE_IMAGE if stock else ensure_node_image(progress)
+    with progress.step("creating the cluster: a control plane and a worker in each of 3 zones", 60):
+        cluster = _create(image, stock=stock)
+        if not stock:
+            connect_pods(_await_addresses(cluster))
+        _await_ready(cluster, progress)
+    for manifest in ("storage-class.yaml", "metrics-server.yaml"):
+        kubectl(cluster, "apply", "--filename", "-", input=(_MANIFESTS / manifest).read_text(encoding="utf-8"))
+    return cluster
+
+
+def load_images(cluster: Cluster, images: Sequence[str], progress: Progress) -> bool:
+    """Make images of the engine available on every worker node; False if all were there.
+
+    Args:
+        cluster: The running cluster.
+        images: Names of images. The last must be tagged by content: a node that has it has them all.
+        progress: Says what is loaded.
+    """
+    workers = [node for node in cluster.nodes if not node.endswith("control-plane")]
+    missing = [node for node in workers if images[-1] not in _loaded(node)]
+    if missing:
+        with progress.step(f"loading {images[-1]} into {len(missing)} nodes"):
+            for node in missing:
+                save_images_into(node, images)
+    return bool(missing)
+
+
+def delete_cluster(progress: Progress) -> None:
+    """Remove the cluster's containers and its kubeconfig entry, if there are any."""
+    every = ["docker", "ps", "--all", "--quiet", "--filter", f"label=io.x-k8s.kind.cluster={version.CLUSTER_NAME}"]
+    if run(every, check=False).stdout.strip():
+        with progress.step(f"deleting cluster {version.CLUSTER_NAME}"):
+            run([str(find_tool("kind")), "delete", "cluster", "--name", version.CLUSTER_NAME], timeout_seconds=120)
+
+
+def kubectl(cluster: Cluster, *args: str, input: str | None = None) -> str:  # noqa: A002 -- as in subprocess.
+    """Run kubectl in the control plane's container and return its stdout; no kubectl is needed on the host."""
+    control_plane = f"{cluster.name}-control-plane"
+    command = ["docker", "exec", "-i", control_plane, "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", *args]
+    return run(command, input=input, timeout_seconds=60).stdout
+
+
+def _create(image: str, *, stock: bool) -> Cluster:
+    workers = [{"role": "worker", "labels": {"topology.kubernetes.io/zone": zone}} for zone in version.ZONES]
+    config: dict[str, Any] = {
+        "kind": "Cluster",
+        "apiVersion": "kind.x-k8s.io/v1alpha4",
+        "networking": {"podSubnet": version.POD_SUBNET, "disableDefaultCNI": not stock},
+        "nodes": [{"role": "control-plane"}, *workers],
+    }
+    if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        patch = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "failCgroupV1": False}
+        config["kubeadmConfigPatches"] = [json.dumps(patch)]
+    with NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        yaml.safe_dump(config, file)
+        file.flush()
+        command = [str(find_tool("kind")), "create", "cluster", "--name", version.CLUSTER_NAME, "--image", image]
+        run([*command, "--config", file.name], timeout_seconds=_CREATE_SECONDS_MAX)
+    cluster = find_cluster()
+    if cluster is None:
+        raise Failure("kind said that it created the cluster, but no node container runs", "see `docker ps --all`")
+    return cluster
+
+
+def _answers(cluster: Cluster) -> bool:
+    try:
+        kubectl(cluster, "get", "--raw", "/readyz")
+    except CommandError:
+        return False
+    return len(cluster.nodes) == 1 + len(version.ZONES)
+
+
+def _nodes(cluster: Cluster) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = json.loads(kubectl(cluster, "get", "nodes", "--output=json"))["items"]
+    return items
+
+
+def _await_addresses(cluster: Cluster) -> tuple[NodeAddress, ...]:
+    def probe() -> Done[tuple[NodeAddress, ...]] | Pending:
+        nodes = _nodes(cluster)
+        with_subnet = [node for node in nodes if node["spec"].get("podCIDR")]
+        if len(with_subnet) < len(cluster.nodes):
+            return Pending(f"{len(with_subnet)} of {len(cluster.nodes)} nodes have a pod subnet")
+        return Done(tuple(_address(node) for node in nodes))
+
+    return wait_until(probe, what="pod subnets", deadline_seconds=_READY_SECONDS_MAX)
+
+
+def _address(node: dict[str, Any]) -> NodeAddress:
+    internal = next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP")
+    return NodeAddress(node["metadata"]["name"], internal, node["spec"]["podCIDR"])
+
+
+def _await_ready(cluster: Cluster, progress: Progress) -> None:
+    def probe() -> Done[None] | Pending:
+        states = {
+            node["metadata"]["name"]: any(
+                c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", [])
+            )
+            for node in _nodes(cluster)
+        }
+        waiting = sorted(name for name, ready in states.items() if not ready)
+        if len(states) == len(cluster.nodes) and not waiting:
+            return Done(None)
+        return Pending(f"{len(states) - len(waiting)} of {len(cluster.nodes)} nodes Ready")
+
+    wait_until(probe, what="nodes", deadline_seconds=_READY_SECONDS_MAX, progress=progress.say)
+
+
+def _loaded(node: str) -> str:
+    return run(["docker", "exec", node, "ctr", "--namespace=k8s.io", "images", "list"], check=False).stdout
