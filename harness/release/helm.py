@@ -51,7 +51,7 @@ class Helm:
         Raises:
             Failure: The chart refuses the values.
         """
-        output = self._run("template", RELEASE, str(CHART), "--values", "-", values=values)
+        output = self._run("template", RELEASE, str(CHART), "--skip-tests", "--values", "-", values=values)
         return [body for body in yaml.safe_load_all(output) if body]
 
     def upgrade(self, values: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from harness.failure import Failure
 from harness.kube import Json, Kube
 from harness.release.name import CLI, ID_LABEL, RECORD
 
@@ -49,11 +50,21 @@ def now() -> str:
 
 
 def read_record(kube: Kube, namespace: str) -> Record | None:
-    """Return the namespace's deployment, or None when there is none."""
+    """Return the namespace's deployment, or None when there is none.
+
+    Raises:
+        Failure: Somebody changed the ConfigMap into something that is no record.
+    """
     body = kube.read("configmaps", namespace, RECORD)
     if body is None:
         return None
-    return msgspec.convert(body.get("data", {}), Record, strict=False)
+    try:
+        return msgspec.convert(body.get("data", {}), Record, strict=False)
+    except msgspec.ValidationError as error:
+        raise Failure(
+            f"the ConfigMap {RECORD} in {namespace} is damaged: {error}",
+            f"delete it (kubectl delete configmap {RECORD} -n {namespace}) and deploy again",
+        ) from error
 
 
 def write_record(kube: Kube, namespace: str, record: Record) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from harness.failure import Failure
-from harness.kube import Json, Kube, Request, Response
+from harness.kube import Json, Kube, Request, Response, UnreachableError
 from harness.release.name import BACKEND
 
 
@@ -73,7 +73,10 @@ class Service:
         return value
 
     def _send(self, method: str, path: str, body: Json | None = None) -> Response:
-        return self._kube.send(Request(method, self._root + path, body, timeout_seconds=self._timeout_seconds))
+        try:
+            return self._kube.send(Request(method, self._root + path, body, timeout_seconds=self._timeout_seconds))
+        except UnreachableError as error:
+            raise ServiceError(504, f"no answer within {self._timeout_seconds:g} s: {error.message}") from error
 
 
 def _key_path(key: str, node: str) -> str:
