@@ -1,5 +1,6 @@
 """The Jarvis CRDT service: nodes that keep and replicate state, and the backend that serves it.
 
 Imports point inward: ``__main__ > node|backend > api|loops|disk|net|metrics > replication|membership > store > wire >
-datatypes > kernel``. Inner rooms are pure; clock, disk, network and randomness are arguments that node and backend pass.
+datatypes > kernel``. Inner rooms are pure; clock, disk, network and randomness are
+arguments that node and backend pass.
 """

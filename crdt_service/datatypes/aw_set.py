@@ -4,6 +4,7 @@ ORSWOT: each present element keeps the dots of its adds; a dot that the context 
 removed one (Bieniusa et al., arXiv:1210.3368; deltas as in Almeida et al., arXiv:1603.01529).
 """
 
+from collections.abc import Set as AbstractSet
 from typing import Annotated
 
 import msgspec
@@ -68,7 +69,7 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class AwSet(Datatype[State]):
-    """Operations ``{"add": s}`` and ``{"remove": s}``, s at most 256 bytes of UTF-8; value: a sorted list of strings."""
+    """Operations ``{"add": s}`` and ``{"remove": s}``, s at most 256 bytes of UTF-8; value: a sorted list."""
 
     name = "aw_set"
     tag = 3
@@ -151,8 +152,8 @@ class AwSet(Datatype[State]):
 
 def _seen(state: State, pending: State, element: str) -> set[Dot]:
     """Return the dots of `element` in the join of both states."""
-    ours = state.dots.get(element, frozenset())
-    theirs = pending.dots.get(element, frozenset())
+    ours: AbstractSet[Dot] = state.dots.get(element, frozenset())
+    theirs: AbstractSet[Dot] = pending.dots.get(element, frozenset())
     return {dot for dot in ours if dot in theirs or dot not in pending.context} | {
         dot for dot in theirs if dot in ours or dot not in state.context
     }

@@ -47,7 +47,9 @@ def read_config(path: Path) -> Config:
     try:
         return msgspec.json.decode(data, type=Config)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: {error}", "correct the value; docs/configuration.md lists what is allowed") from error
+        raise ConfigError(
+            f"{path}: {error}", "correct the value; docs/configuration.md lists what is allowed"
+        ) from error
 
 
 def read_secret(path: Path) -> bytes:
@@ -58,7 +60,9 @@ def read_secret(path: Path) -> bytes:
     """
     secret = _read_file(path, "secret file").strip()
     if len(secret) < SECRET_BYTES_MIN:
-        raise ConfigError(f"{path}: the secret has {len(secret)} bytes", f"give at least {SECRET_BYTES_MIN} random bytes")
+        raise ConfigError(
+            f"{path}: the secret has {len(secret)} bytes", f"give at least {SECRET_BYTES_MIN} random bytes"
+        )
     return secret
 
 
@@ -78,4 +82,6 @@ def _read_file(path: Path, what: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read the {what}: {error.strerror}", "check the path and its permissions") from error
+        raise ConfigError(
+            f"{path}: cannot read the {what}: {error.strerror}", "check the path and its permissions"
+        ) from error

@@ -45,7 +45,9 @@ class StorageFullError(ServiceError):
     """The disk took no more; the write is not applied and reads go on."""
 
     def __init__(self, where: str) -> None:
-        super().__init__("storage_full", f"no space left in {where}", "enlarge the volume or free space; reads still work")
+        super().__init__(
+            "storage_full", f"no space left in {where}", "enlarge the volume or free space; reads still work"
+        )
 
 
 class CorruptDataError(ServiceError):
@@ -81,4 +83,8 @@ class AuthenticationError(ServiceError):
     """The other end does not hold the cluster's secret."""
 
     def __init__(self, where: str) -> None:
-        super().__init__("authentication_failed", f"{where} does not prove the cluster secret", "give every process the same secret file")
+        super().__init__(
+            "authentication_failed",
+            f"{where} does not prove the cluster secret",
+            "give every process the same secret file",
+        )

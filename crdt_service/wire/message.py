@@ -154,10 +154,10 @@ Reply = ValueReply | FailureReply | PushReply | RootReply | BucketReply | FetchR
 Handshake = Hello | Challenge | Proof
 
 _encoder = msgspec.msgpack.Encoder()
-_request = msgspec.msgpack.Decoder(Request)
-_reply = msgspec.msgpack.Decoder(Reply)
-_handshake = msgspec.msgpack.Decoder(Handshake)
-_batch = msgspec.msgpack.Decoder(list[Delta])
+_request: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+_handshake: msgspec.msgpack.Decoder[Handshake] = msgspec.msgpack.Decoder(Handshake)
+_batch: msgspec.msgpack.Decoder[list[Delta]] = msgspec.msgpack.Decoder(list[Delta])
 
 
 def encode_message(message: Request | Reply | Handshake) -> bytes:

@@ -1,0 +1,85 @@
+"""The few file operations that the journal needs, so that a test can make each of them fail."""
+
+import fcntl
+import os
+from pathlib import Path
+
+from crdt_service.kernel.error import ConfigError
+
+_MODE = 0o600
+
+
+class Disk:
+    """The real disk below one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def lock(self) -> int:
+        """Take the directory for this process; return the descriptor that holds it, until it is closed.
+
+        Raises:
+            ConfigError: The directory cannot be used, or another process has it.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        except OSError as error:
+            raise ConfigError(
+                f"--data-dir {self.directory}: {error.strerror}", "give a directory that this user may write"
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise ConfigError(
+                f"--data-dir {self.directory}: another process writes there",
+                "stop it, or give each node its own directory",
+            ) from error
+        return descriptor
+
+    def names(self) -> list[str]:
+        """Return the names of all files."""
+        return sorted(path.name for path in self.directory.iterdir())
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes."""
+        return (self.directory / name).read_bytes()
+
+    def open_append(self, name: str) -> int:
+        """Open a file at its end, made if absent; return its descriptor."""
+        return os.open(self.directory / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        """Write all of `data`."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+    def sync(self, descriptor: int) -> None:
+        """Wait until what was written is on the medium."""
+        os.fdatasync(descriptor)
+
+    def truncate(self, descriptor: int, size_bytes: int) -> None:
+        """Cut a file."""
+        os.ftruncate(descriptor, size_bytes)
+
+    def close(self, descriptor: int) -> None:
+        """Close a descriptor."""
+        os.close(descriptor)
+
+    def rename(self, old: str, new: str) -> None:
+        """Replace `new` by `old`."""
+        (self.directory / old).rename(self.directory / new)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        (self.directory / name).unlink(missing_ok=True)
+
+    def sync_directory(self) -> None:
+        """Wait until created, renamed and removed names are on the medium."""
+        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,146 @@
+"""Connections to all nodes: discovers addresses, dials each, and dials again with backoff and jitter."""
+
+import asyncio
+import contextlib
+import logging
+import random
+import socket
+from collections.abc import Awaitable, Callable
+
+from crdt_service.kernel.error import AuthenticationError, MalformedError
+from crdt_service.membership.view import Endpoint, Member, View
+from crdt_service.net.channel import Channel
+from crdt_service.net.handshake import Identity, dial
+
+DIAL_SECONDS_MAX = 5.0
+BACKOFF_SECONDS_MIN = 0.1
+# Raising it finds a returned node later; lowering it knocks on dead addresses more often.
+BACKOFF_SECONDS_MAX = 2.0
+DISCOVERY_SECONDS = 2.0
+
+Resolve = Callable[[], Awaitable[set[Endpoint]]]
+OnOpen = Callable[[Channel], Awaitable[None]]
+_log = logging.getLogger(__name__)
+
+
+class Mesh:
+    """One link per discovered address.
+
+    Attributes:
+        channels: Open channels by node id.
+    """
+
+    def __init__(
+        self, identity: Identity, secret: bytes, *, resolve: Resolve, on_open: OnOpen, randomness: random.Random
+    ) -> None:
+        self.channels: dict[str, Channel] = {}
+        self._identity = identity
+        self._secret = secret
+        self._resolve = resolve
+        self._on_open = on_open
+        self._random = randomness
+        self._view = View()
+        self._links: dict[Endpoint, asyncio.Task[None]] = {}
+
+    def peers(self) -> list[Member]:
+        """Return every member but this process."""
+        return self._view.peers()
+
+    async def run(self) -> None:
+        """Discover and link for ever; cancellation ends all links."""
+        try:
+            while True:
+                try:
+                    discovered = await self._resolve()
+                except OSError as error:
+                    _log.debug("discovery: %s", error)
+                else:
+                    self._follow(*self._view.plan(discovered))
+                await asyncio.sleep(DISCOVERY_SECONDS)
+        finally:
+            for link in self._links.values():
+                link.cancel()
+
+    def _follow(self, new: set[Endpoint], gone: set[Endpoint]) -> None:
+        for endpoint in gone:
+            self._links.pop(endpoint).cancel()
+        for endpoint in new:
+            self._links[endpoint] = asyncio.create_task(self._link(endpoint))
+
+    async def _link(self, endpoint: Endpoint) -> None:
+        backoff_seconds = BACKOFF_SECONDS_MIN
+        while True:
+            try:
+                async with asyncio.timeout(DIAL_SECONDS_MAX):
+                    other, channel = await self._dial(endpoint)
+            except AuthenticationError as error:
+                if self._view.update(endpoint, "refused"):
+                    _log.error("%s:%d: %s", *endpoint, error)
+            except (OSError, EOFError, MalformedError):
+                self._view.update(endpoint, "unreachable")
+            else:
+                if self._is_self(other):
+                    channel.close()
+                    self._view.update(endpoint, "self", other.node_id)
+                    return
+                backoff_seconds = BACKOFF_SECONDS_MIN
+                await self._hold(endpoint, channel)
+            await asyncio.sleep(backoff_seconds * self._random.uniform(0.5, 1))
+            backoff_seconds = min(backoff_seconds * 2, BACKOFF_SECONDS_MAX)
+
+    def _is_self(self, other: Identity) -> bool:
+        if other.node_id == self._identity.node_id and other.replica != self._identity.replica:
+            _log.error("another replica calls itself %s; give each node its own id", other.node_id)
+        return bool(self._identity.replica) and other.replica == self._identity.replica
+
+    async def _dial(self, endpoint: Endpoint) -> tuple[Identity, Channel]:
+        reader, writer = await asyncio.open_connection(*endpoint)
+        try:
+            other = await dial(reader, writer, self._secret, self._identity)
+        except BaseException:
+            writer.close()
+            raise
+        return other, Channel(reader, writer, other)
+
+    async def _hold(self, endpoint: Endpoint, channel: Channel) -> None:
+        """Keep an authenticated channel in use until it ends."""
+        self.channels[channel.node_id] = channel
+        self._view.update(endpoint, "reachable", channel.node_id)
+        user = asyncio.create_task(self._use(channel))
+        try:
+            await channel.run()
+        finally:
+            channel.close()
+            user.cancel()
+            if self.channels.get(channel.node_id) is channel:
+                del self.channels[channel.node_id]
+            self._view.update(endpoint, "unreachable")
+
+    async def _use(self, channel: Channel) -> None:
+        try:
+            await self._on_open(channel)
+        except Exception:
+            _log.exception("the exchange with %s failed; it starts again", channel.node_id)
+            channel.close()
+
+
+def resolve_fixed(peers: list[Endpoint]) -> Resolve:
+    """Return a discovery that always finds `peers`."""
+
+    async def resolve() -> set[Endpoint]:
+        return set(peers)
+
+    return resolve
+
+
+def resolve_dns(host: str, port: int) -> Resolve:
+    """Return a discovery that finds the A and AAAA records of `host`."""
+
+    async def resolve() -> set[Endpoint]:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(UnicodeError):
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            return {(str(address[0]), port) for *_, address in found}
+        return set()
+
+    return resolve

@@ -1,0 +1,70 @@
+"""What replication needs from the outside, as arguments."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from crdt_service.wire.message import Reply, Request
+
+
+class Channel(Protocol):
+    """An authenticated connection to one node."""
+
+    node_id: str
+
+    async def request(self, build: Callable[[int], Request]) -> Reply:
+        """Send the request that `build` makes of an id; return its reply.
+
+        Raises:
+            UnreachableError: It was surely not sent.
+            OutcomeUnknownError: It was sent and the reply is lost.
+            ServiceError: The node refused.
+        """
+        ...
+
+
+class Journal(Protocol):
+    """The durable log. Blocking; called from one thread at a time."""
+
+    log_bytes: int
+
+    def append(self, payload: bytes) -> None:
+        """Write and sync one record.
+
+        Raises:
+            StorageFullError: Nothing was written.
+            OSError: The disk failed; the process must not go on.
+        """
+        ...
+
+    def rotate(self) -> int:
+        """Start a new log; return its number, which a checkpoint then replaces all before."""
+        ...
+
+    def write_snapshot(self, number: int, payloads: list[bytes], *, last: bool) -> None:
+        """Add records to the snapshot that goes before log `number`; `last` completes it and drops what it replaces."""
+        ...
+
+
+class Observer(Protocol):
+    """Where loops report what they did."""
+
+    def on_synced(self, latency_seconds: float) -> None:
+        """A peer's deltas were applied so long after their commit."""
+
+    def on_repaired(self, sent_bytes: int) -> None:
+        """A digest exchange moved these bytes."""
+
+    def on_refused(self, count: int) -> None:
+        """Deltas from a peer were refused."""
+
+    def on_absurd_stamps(self, count: int) -> None:
+        """Deltas from a peer had stamps too far in the future."""
+
+    def on_dropped(self, count: int) -> None:
+        """Deltas did not fit a peer's outbox; a repair brings them."""
+
+    def on_disk_error(self) -> None:
+        """The disk refused or failed."""
+
+    def on_storage(self, log_bytes: int) -> None:
+        """The log has this size."""
