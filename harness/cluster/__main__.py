@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
@@ -10,7 +11,7 @@ from harness.cluster import version
 from harness.cluster.airgap.node_image import ensure_node_image
 from harness.cluster.docker import has_image
 from harness.cluster.engine import engine_answers, ensure_engine, stop_engine
-from harness.cluster.manager import delete_cluster, ensure_cluster, kubectl, load_images
+from harness.cluster.manager import delete_cluster, ensure_cluster, load_images
 from harness.cluster.progress import Progress
 from harness.cluster.service_image import ensure_python_image, ensure_service_image
 from harness.cluster.tool import ensure_tool
@@ -20,15 +21,16 @@ _CHART = Path(__file__).parents[2] / "charts/jarvis/Chart.yaml"
 
 
 def up(progress: Progress) -> None:
-    """Bring up engine, cluster and service image; pods of an older build of the image are restarted."""
+    """Bring up engine, cluster and service image."""
     ensure_engine(progress)
-    cluster = ensure_cluster(progress)
     tag = yaml.safe_load(_CHART.read_text(encoding="utf-8"))["appVersion"]
-    images = ensure_service_image(tag, progress)
-    if load_images(cluster, images, progress):
-        workloads = ["deployment,statefulset", "--all-namespaces", "--selector=app.kubernetes.io/name=jarvis"]
-        for line in kubectl(cluster, "get", *workloads, "--output=name", "--no-headers").split():
-            progress.say(f"{line} runs an older build; `deployment_cli.py deploy` or a rollout restart renews it")
+    # Side by side: compiling fills the cores while Debian's and Python's packages come over the network.
+    with ThreadPoolExecutor() as pool:
+        building = pool.submit(ensure_service_image, tag, progress)
+        tooling = pool.submit(ensure_tool, "helm", progress)
+        cluster = ensure_cluster(progress)
+        tooling.result()
+        load_images(cluster, building.result(), progress)
     progress.say(f"cluster {cluster.name} is up: context {cluster.context}", style="bold green")
 
 

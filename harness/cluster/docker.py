@@ -31,10 +31,13 @@ def import_root(archive: Path, name: str) -> str:
 
 
 def build_image(context: Path, name: str, arguments: Mapping[str, str] | None = None) -> None:
-    """Build the Dockerfile in a folder, with the builder that every engine since 20.10 has."""
+    """Build the Dockerfile in a folder, with the builder that every engine since 20.10 has.
+
+    Without its cache: it takes a tree for unchanged when only symbolic links in it differ, and the callers know better.
+    """
     options = [f"--build-arg={key}={value}" for key, value in (arguments or {}).items()]
     run(
-        ["docker", "build", "--quiet", "--tag", name, *options, str(context)],
+        ["docker", "build", "--quiet", "--no-cache", "--tag", name, *options, str(context)],
         env={"DOCKER_BUILDKIT": "0"},
         timeout_seconds=_BUILD_SECONDS_MAX,
     )

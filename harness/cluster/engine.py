@@ -12,11 +12,13 @@ from harness.cluster.cache import cache_root
 from harness.cluster.progress import Progress
 from harness.failure import Failure
 from harness.poll import Done, Pending, wait_until
-from harness.process import CommandMissingError, run
+from harness.process import CommandMissingError, CommandTimeoutError, run
 
 _START_SECONDS_MAX: Final = 60
+_ANSWER_SECONDS_MAX: Final = 20
 _SPACE_GIBIBYTES: Final = 8
-_INSTALL = ("docker.io", "debootstrap", "xz-utils")
+_PID_FILE: Final = Path("/run/jarvis-engine.pid")
+_INSTALL: Final = ("docker.io", "debootstrap", "xz-utils")
 
 
 def ensure_engine(progress: Progress) -> None:
@@ -37,9 +39,10 @@ def ensure_engine(progress: Progress) -> None:
 def engine_answers() -> bool:
     """Whether `docker info` reaches a running engine."""
     try:
-        return run(["docker", "info", "--format", "{{.ServerVersion}}"], check=False, timeout_seconds=20).returncode == 0
-    except CommandMissingError:
+        asked = run(["docker", "info"], check=False, timeout_seconds=_ANSWER_SECONDS_MAX)
+    except (CommandMissingError, CommandTimeoutError):
         return False
+    return asked.returncode == 0
 
 
 def stop_engine(progress: Progress) -> None:
@@ -69,7 +72,12 @@ def _start(progress: Progress) -> None:
     folder = _engine_folder()
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "dockerd.log"
-    command = ["dockerd", f"--data-root={folder / 'data'}", "--exec-root=/run/jarvis-engine", f"--pidfile={_pid_file()}"]
+    command = [
+        "dockerd",
+        f"--data-root={folder / 'data'}",
+        "--exec-root=/run/jarvis-engine",
+        f"--pidfile={_PID_FILE}",
+    ]
     if host.lacks_sys_resource():
         wrapper = folder / "runc-without-sys-resource.sh"
         shutil.copy(Path(__file__).with_name(wrapper.name), wrapper)
@@ -92,14 +100,10 @@ def _engine_folder() -> Path:
     return cache_root() / "engine"
 
 
-def _pid_file() -> Path:
-    return Path("/run/jarvis-engine.pid")
-
-
 def _started_pid() -> int | None:
     """The pid of our own dockerd while it lives; a stale file, or another program with its pid, counts as none."""
     try:
-        pid = int(_pid_file().read_text(encoding="ascii"))
+        pid = int(_PID_FILE.read_text(encoding="ascii"))
         return pid if b"dockerd" in Path(f"/proc/{pid}/cmdline").read_bytes() else None
     except (FileNotFoundError, ValueError, ProcessLookupError):
         return None

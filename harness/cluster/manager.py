@@ -55,8 +55,7 @@ def find_cluster() -> Cluster | None:
 
 def ensure_cluster(progress: Progress) -> Cluster:
     """Return the running cluster with every node Ready, creating it when there is none."""
-    for tool in version.GO_TOOLS:
-        ensure_tool(tool, progress)
+    ensure_tool("kind", progress)
     cluster = find_cluster()
     if cluster and _answers(cluster):
         progress.say(f"cluster {cluster.name} is already running")

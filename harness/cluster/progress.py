@@ -51,8 +51,9 @@ class Progress:
         def beat() -> None:
             while not over.wait(_HEARTBEAT_SECONDS):
                 taken = self._clock() - start
-                left = f", about {_span(expected_seconds - taken)} left" if (expected_seconds or 0) > taken else ""
-                self.say(f"  … {text}: {_span(taken)} so far{left}", style="dim")
+                left = (expected_seconds or 0) - taken
+                rest = f", about {_span(left)} left" if left > 0 else ""
+                self.say(f"  … {text}: {_span(taken)} so far{rest}", style="dim")
 
         heartbeat = threading.Thread(target=beat, daemon=True)
         heartbeat.start()

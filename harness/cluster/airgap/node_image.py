@@ -1,4 +1,4 @@
-"""Assembles the node image: kind's base files, Debian, containerd, Kubernetes, and the images that a cluster starts with.
+"""Assembles the node image: kind's base files, Debian, containerd, Kubernetes, and the images a cluster starts with.
 
 kind's own files are read from its module at build time. The images are preloaded, as in the stock node image:
 they are imported by the containerd of a running container, which is then committed.
@@ -40,7 +40,7 @@ def ensure_node_image(progress: Progress) -> str:
         *(folder.name for folder in (root, kubernetes, containerd, provisioner)),
         version.KIND,
         str(patched),
-        (_HERE / "Dockerfile.node"),
+        _HERE / "Dockerfile.node",
         Path(__file__),
     )
     image = f"jarvis/node:{version.KUBERNETES}-{key}"
@@ -52,13 +52,15 @@ def ensure_node_image(progress: Progress) -> str:
         context = Path(scratch) / "node"
         _lay_out_node(context, kind, kubernetes, containerd, names, patched=patched)
         build_image(context, f"{image}-base", {"BASE": base})
-        images = _component_images(Path(scratch), base, kind, kubernetes, provisioner, names)
+        images = _component_images(
+            Path(scratch), base=base, kind=kind, kubernetes=kubernetes, provisioner=provisioner, names=names
+        )
         _preload(f"{image}-base", image, images)
     return image
 
 
 def _kind_module(progress: Progress) -> Path:
-    """kind's source in the module cache: its node's base files and its default storage manifest."""
+    """The source of kind in the module cache: its node's base files and its default storage manifest."""
     del progress
     found = run([str(find_go()), "mod", "download", "-json", version.GO_TOOLS["kind"]], timeout_seconds=600)
     return Path(json.loads(found.stdout)["Dir"])
@@ -85,8 +87,8 @@ def _lay_out_node(
         shutil.copy(program, tree / "usr/local/bin" / program.name)
     (tree / "usr/bin").mkdir(parents=True)
     shutil.copy(kubernetes / "kubernetes", tree / "usr/bin/kubernetes")
-    for program in _NODE_PROGRAMS:
-        (tree / "usr/bin" / program).symlink_to("kubernetes")
+    for name in _NODE_PROGRAMS:
+        (tree / "usr/bin" / name).symlink_to("kubernetes")
     (tree / "kind/version").write_text(version.KUBERNETES, encoding="ascii")
     (tree / "kind/manifests").mkdir()
     storage, _ = _storage(kind)
@@ -109,7 +111,7 @@ def _without_limits(unit: str) -> str:
 
 
 def _storage(kind: Path) -> tuple[str, dict[str, str]]:
-    """kind's default storage manifest, and the names of the images it uses by the Go constant that holds them."""
+    """The default storage manifest of kind, and the images that it uses by the Go constant that holds them."""
     source = (kind / "pkg/build/nodeimage/const_storage.go").read_text(encoding="utf-8")
     constants = dict(re.findall(r'const (\w+) = "([^"]+)"', source))
     found = re.search(r"const defaultStorageManifest = `(.*)`\n", source, re.DOTALL)
@@ -119,7 +121,7 @@ def _storage(kind: Path) -> tuple[str, dict[str, str]]:
 
 
 def _component_images(
-    scratch: Path, base: str, kind: Path, kubernetes: Path, provisioner: Path, names: dict[str, str]
+    scratch: Path, *, base: str, kind: Path, kubernetes: Path, provisioner: Path, names: dict[str, str]
 ) -> list[str]:
     """Build the images that a cluster starts with; return their names. The big layer is one, under many names."""
     _, storage = _storage(kind)
@@ -192,11 +194,11 @@ def _copy_proxy_programs(base: str, tree: Path) -> None:
 def _copy_from_image(image: str, paths: list[str], tree: Path) -> None:
     """Copy files and folders out of an image, following links, to the same places under `tree`."""
     container = f"jarvis-copy-{uuid.uuid4().hex[:8]}"
-    script = 'tar --dereference -C / -cf - "$@"'
+    pack = ["/bin/sh", image, "-c", 'tar --dereference -C / -cf - "$@" > /copy.tar', "sh"]
     archive = tree.with_suffix(".tar")
+    relative = [path.lstrip("/") for path in paths]
     try:
-        run(["docker", "create", "--name", container, "--entrypoint", "/bin/sh", image, "-c", f"{script} > /copy.tar", "sh",
-             *(path.lstrip("/") for path in paths)])
+        run(["docker", "create", "--name", container, "--entrypoint", *pack, *relative])
         run(["docker", "start", "--attach", container])
         run(["docker", "cp", f"{container}:/copy.tar", str(archive)])
         run(["tar", "-C", str(tree), "-xf", str(archive)])
@@ -212,8 +214,10 @@ def _preload(base: str, image: str, images: list[str]) -> None:
         run(["docker", "exec", "-d", container, "containerd"])
         save_images_into(container, images)
         run(["docker", "exec", container, "pkill", "-TERM", "-x", "containerd"])
-        run(["docker", "exec", container, "sh", "-c", "while pgrep -x containerd >/dev/null; do sleep 0.2; done"],
-            timeout_seconds=60)
+        run(
+            ["docker", "exec", container, "sh", "-c", "while pgrep -x containerd >/dev/null; do sleep 0.2; done"],
+            timeout_seconds=60,
+        )
         entrypoint = 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]'
         run(["docker", "commit", "--change", entrypoint, "--change", "CMD []", container, image])
     finally:

@@ -82,14 +82,11 @@ def python_root(progress: Progress) -> Path:
 def _debian(name: str, packages: tuple[str, ...], progress: Progress, expected_seconds: float) -> Path:
     def build(scratch: Path) -> None:
         require_root("make a root file system with debootstrap")
-        downloads = cache_root() / "deb"
+        downloads = cache_root() / "deb" / name
         downloads.mkdir(parents=True, exist_ok=True)
         root = scratch / "root"
-        include = ",".join(packages)
-        run(
-            ["debootstrap", "--variant=minbase", f"--cache-dir={downloads}", f"--include={include}", version.DEBIAN, str(root)],
-            timeout_seconds=_DEBOOTSTRAP_SECONDS_MAX,
-        )
+        options = ["--variant=minbase", f"--cache-dir={downloads}", f"--include={','.join(packages)}"]
+        run(["debootstrap", *options, version.DEBIAN, str(root)], timeout_seconds=_DEBOOTSTRAP_SECONDS_MAX)
         for useless in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
             shutil.rmtree(root / useless, ignore_errors=True)
         run(["tar", "--numeric-owner", "-C", str(root), "-cf", str(scratch / "root.tar"), "."])
