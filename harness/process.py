@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.failure import Failure
 
 _TAIL_LINES = 20
+_GRACE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,11 @@ def run(
 
 
 def _end(process: subprocess.Popen[str]) -> None:
+    """End the program and its children; first politely, so that it can leave its work in order."""
     with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE_SECONDS)
         os.killpg(process.pid, signal.SIGKILL)
 
 

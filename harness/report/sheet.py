@@ -1,5 +1,6 @@
 """A result as facts and tables, before it is known whether a person's terminal or a pipe shows it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.checks.health import Health
@@ -31,7 +32,7 @@ class Table:
     """Rows of text under headings."""
 
     headings: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,9 @@ def _status(status: Status) -> Sheet:
         for each in status.workloads
     ]
     pods = [
-        (each.name, each.phase, "yes" if each.ready else "no", str(each.restarts), each.node, _why(each.reason, each.message))
-        for each in status.pods
-    ]  # fmt: skip
+        (pod.name, pod.phase, "yes" if pod.ready else "no", str(pod.restarts), pod.node, _why(pod.reason, pod.message))
+        for pod in status.pods
+    ]
     volumes = [(each.name, each.phase, each.capacity) for each in status.volumes]
     return Sheet(
         [(name, value) for name, value in facts if value],

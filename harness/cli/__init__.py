@@ -1,0 +1,1 @@
+"""The commands: read arguments, call the rooms below, turn what they say into an exit status."""
