@@ -37,9 +37,9 @@ def ensure_engine(progress: Progress) -> None:
 
 
 def engine_answers() -> bool:
-    """Whether `docker info` reaches a running engine."""
+    """Whether `docker version` reaches a running engine."""
     try:
-        asked = run(["docker", "info"], check=False, timeout_seconds=_ANSWER_SECONDS_MAX)
+        asked = run(["docker", "version"], check=False, timeout_seconds=_ANSWER_SECONDS_MAX)
     except (CommandMissingError, CommandTimeoutError):
         return False
     return asked.returncode == 0

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from harness.cluster.cache import cached, content_key
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("JARVIS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_builds_once_for_the_same_content():
+    builds: list[Path] = []
+
+    def build(scratch: Path) -> None:
+        builds.append(scratch)
+        (scratch / "result").write_text("built")
+
+    first, second = (cached("part", content_key("input"), build) for _ in range(2))
+
+    assert "built" == (second / "result").read_text()
+    assert first == second
+    assert 1 == len(builds)
+
+
+def test_an_interrupted_build_leaves_nothing_and_is_done_again(cache: Path):
+    def interrupted(scratch: Path) -> None:
+        (scratch / "half").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached("part", content_key("input"), interrupted)
+    assert [] == list((cache / "part").iterdir())
+
+    done = cached("part", content_key("input"), lambda scratch: (scratch / "whole").touch())
+    assert ["whole"] == [file.name for file in done.iterdir()]
+
+
+def test_a_new_result_replaces_the_old_one_of_the_same_part_only(cache: Path):
+    other = cached("part-other", content_key("a"), lambda _scratch: None)
+    old = cached("part", content_key("a"), lambda _scratch: None)
+    new = cached("part", content_key("b"), lambda _scratch: None)
+
+    assert {other, new} == set((cache / "part").iterdir())
+    assert not old.exists()
+
+
+def test_the_key_follows_names_and_contents_and_nothing_else(tmp_path: Path):
+    folder = tmp_path / "folder"
+    (folder / "__pycache__").mkdir(parents=True)
+    (folder / "file").write_text("a")
+    key = content_key(folder)
+
+    (folder / "__pycache__" / "file.pyc").write_text("compiled")
+    assert key == content_key(folder)
+
+    (folder / "file").write_text("b")
+    changed = content_key(folder)
+    assert key != changed
+
+    (folder / "file").rename(folder / "renamed")
+    assert content_key(folder) not in {key, changed}
+    assert content_key("ab", "c") != content_key("a", "bc")
