@@ -19,6 +19,6 @@ for argument in "$@"; do
 	previous="$argument"
 done
 if [ -f "$file" ]; then
-	sed -i -e 's/"CAP_SYS_RESOURCE"[[:space:]]*,//g' -e 's/,[[:space:]]*"CAP_SYS_RESOURCE"//g' -e 's/"CAP_SYS_RESOURCE"//g' "$file"
+	sed -zi -e 's/"CAP_SYS_RESOURCE"[[:space:]]*,//g' -e 's/,[[:space:]]*"CAP_SYS_RESOURCE"//g' -e 's/"CAP_SYS_RESOURCE"//g' "$file"
 fi
 exec "$real" "$@"

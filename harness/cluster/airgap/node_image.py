@@ -24,6 +24,7 @@ from harness.failure import Failure
 from harness.process import run
 
 _HERE: Final = Path(__file__).parent
+_RUNC_WRAPPER: Final = _HERE.parent / "runc-without-sys-resource.sh"
 _COMPONENTS: Final = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd")
 _NODE_PROGRAMS: Final = ("kubelet", "kubeadm", "kubectl")
 _METRICS_SERVER_IMAGE: Final = f"registry.k8s.io/metrics-server/metrics-server:{version.METRICS_SERVER}"
@@ -41,6 +42,7 @@ def ensure_node_image(progress: Progress) -> str:
         version.KIND,
         str(patched),
         _HERE / "Dockerfile.node",
+        _RUNC_WRAPPER,
         Path(__file__),
     )
     image = f"jarvis/node:{version.KUBERNETES}-{key}"
@@ -101,7 +103,7 @@ def _lay_out_node(
         for unit in (tree / "etc/systemd/system").rglob("*.service"):
             unit.write_text(_without_limits(unit.read_text(encoding="utf-8")), encoding="utf-8")
         (tree / "usr/local/sbin").mkdir(parents=True)
-        shutil.copy(_HERE.with_name("runc-without-sys-resource.sh"), tree / "usr/local/sbin/runc")
+        shutil.copy(_RUNC_WRAPPER, tree / "usr/local/sbin/runc")
     config.write_text(text, encoding="utf-8")
     shutil.copy(_HERE / "Dockerfile.node", context / "Dockerfile")
 

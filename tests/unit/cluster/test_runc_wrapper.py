@@ -25,14 +25,10 @@ def wrapper(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ["CAP_SYS_RESOURCE"],
-        [],
-        ["CAP_CHOWN", "CAP_SYS_RESOURCE"],
-        ["CAP_CHOWN"],
-        ["CAP_SYS_RESOURCE", "CAP_CHOWN"],
-        ["CAP_CHOWN"],
-        ["CAP_CHOWN", "CAP_SYS_RESOURCE", "CAP_KILL"],
-        ["CAP_CHOWN", "CAP_KILL"],
+        (["CAP_SYS_RESOURCE"], []),
+        (["CAP_CHOWN", "CAP_SYS_RESOURCE"], ["CAP_CHOWN"]),
+        (["CAP_SYS_RESOURCE", "CAP_CHOWN"], ["CAP_CHOWN"]),
+        (["CAP_CHOWN", "CAP_SYS_RESOURCE", "CAP_KILL"], ["CAP_CHOWN", "CAP_KILL"]),
         (["CAP_CHOWN"], ["CAP_CHOWN"]),
     ],
 )
