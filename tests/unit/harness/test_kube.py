@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+
+from harness.kube import (
+    ForbiddenError,
+    KubeconfigError,
+    RefusedError,
+    UnknownContextError,
+    UnreachableError,
+    connect,
+    path_of,
+)
+from tests.unit.harness.fake_api import FakeApi
+
+
+def write_kubeconfig(path: Path, server: str) -> Path:
+    path.write_text(
+        f"""
+apiVersion: v1
+kind: Config
+current-context: dead
+contexts: [{{name: dead, context: {{cluster: dead, user: dead}}}}]
+clusters: [{{name: dead, cluster: {{server: "{server}"}}}}]
+users: [{{name: dead, user: {{token: none}}}}]
+"""
+    )
+    return path
+
+
+def test_paths() -> None:
+    assert path_of("pods", "ns", "p") == "/api/v1/namespaces/ns/pods/p"
+    assert path_of("statefulsets", "ns") == "/apis/apps/v1/namespaces/ns/statefulsets"
+    assert path_of("namespaces", "", "ns") == "/api/v1/namespaces/ns"
+
+
+def test_what_is_missing_reads_as_none_and_deletes_silently() -> None:
+    kube = FakeApi().kube()
+
+    assert kube.read("configmaps", "ns", "nothing") is None
+    kube.delete("configmaps", "ns", "nothing")
+
+
+def test_created_merged_listed_deleted() -> None:
+    kube = FakeApi().kube()
+    kube.create("configmaps", "ns", {"metadata": {"name": "a", "labels": {"x": "1"}}, "data": {"k": "v", "l": "w"}})
+
+    kube.merge("configmaps", "ns", "a", {"data": {"k": "changed", "l": None}})
+
+    assert [body["data"] for body in kube.read_all("configmaps", "ns", labels="x=1")] == [{"k": "changed"}]
+    assert kube.read_all("configmaps", "ns", labels="x=2") == []
+    kube.delete("configmaps", "ns", "a")
+    assert kube.read("configmaps", "ns", "a") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(401, ForbiddenError), (403, ForbiddenError), (409, RefusedError), (500, RefusedError)]
+)
+def test_refusals_say_what_the_server_said(status: int, error: type[Exception]) -> None:
+    api = FakeApi()
+    api.refused["pods"] = status
+
+    with pytest.raises(error) as caught:
+        api.kube().read_all("pods", "ns")
+
+    assert "kind-test" in str(caught.value) or "pods is refused" in str(caught.value)
+
+
+def test_a_dead_server_is_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "config", "https://127.0.0.1:1")))
+
+    with pytest.raises(UnreachableError, match=r"context dead at https://127\.0\.0\.1:1 does not answer.*refused"):
+        connect().request("GET", "/version")
+
+
+def test_an_unknown_context_names_the_known_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "config", "https://127.0.0.1:1")))
+
+    with pytest.raises(UnknownContextError) as caught:
+        connect("elsewhere")
+
+    assert "no context elsewhere" in caught.value.message
+    assert caught.value.remedy == "use one of: dead"
+
+
+def test_no_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+
+    with pytest.raises(KubeconfigError, match="there is no kubeconfig at"):
+        connect()
+
+
+@pytest.mark.parametrize("text", ["", "- a list\n", "{broken", "\x00\x01", "contexts: 3\n", "current-context: x\n"])
+def test_a_damaged_kubeconfig(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "config"
+    path.write_text(text)
+    monkeypatch.setenv("KUBECONFIG", str(path))
+
+    with pytest.raises((KubeconfigError, UnknownContextError)):
+        connect()
+
+
+def test_several_kubeconfig_files_are_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    present = write_kubeconfig(tmp_path / "config", "https://127.0.0.1:1")
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'absent'}:{present}")
+
+    assert connect().context == "dead"
