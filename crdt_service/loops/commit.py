@@ -15,6 +15,7 @@ from crdt_service.wire.message import Delta, encode_batch
 
 # Raising it makes one sync serve more writes, and each of them wait longer.
 BATCH_ITEMS_MAX = 512
+BATCH_BYTES_MAX = 4 << 20
 # Raising it queues more in memory when the disk stalls, instead of refusing.
 QUEUE_ITEMS_MAX = 8192
 CHECKPOINT_SLICE_KEYS = 256
@@ -50,7 +51,6 @@ class Committer:
         clock: Clock,
         hybrid: HybridClock,
         observer: Observer,
-        publish: Publish,
         log_bytes_max: int,
     ) -> None:
         self._store = store
@@ -59,12 +59,17 @@ class Committer:
         self._clock = clock
         self._hybrid = hybrid
         self._observer = observer
-        self._publish = publish
+        self._publish: Publish | None = None
         self._log_bytes_max = log_bytes_max
         self._queue: list[_Write | _Join] = []
         self._wake = asyncio.Event()
+        self._stopping = False
         self._checkpoint: asyncio.Task[None] | None = None
         self._log_thread = ThreadPoolExecutor(1, "log")
+
+    def subscribe(self, publish: Publish) -> None:
+        """Have `publish` called with the commit time in seconds and the deltas of every local commit."""
+        self._publish = publish
 
     async def write(self, key: str, type_name: str, op: bytes) -> Reading:
         """Apply a JSON operation durably; return the value after its batch.
@@ -83,26 +88,40 @@ class Committer:
         return await done
 
     async def run(self) -> None:
-        """Commit batches for ever.
+        """Commit batches until `stop`, and then what is still queued.
 
         Raises:
             OSError: The disk failed; the process must end.
         """
-        while True:
+        while self._queue or not self._stopping:
             await self._wake.wait()
-            items, self._queue = self._queue[:BATCH_ITEMS_MAX], self._queue[BATCH_ITEMS_MAX:]
-            if not self._queue:
+            items = self._take()
+            if not self._queue and not self._stopping:
                 self._wake.clear()
             await self._commit(items)
             self._observer.on_storage(self._journal.log_bytes)
             if self._journal.log_bytes > self._log_bytes_max and (self._checkpoint is None or self._checkpoint.done()):
                 await self._start_checkpoint()
 
-    async def drain(self) -> None:
-        """Wait until everything queued so far is answered."""
-        await asyncio.gather(*(item.done for item in self._queue), return_exceptions=True)
+    def _take(self) -> list[_Write | _Join]:
+        """Return the next batch: at least one item, and few enough bytes for one record and one push."""
+        count = total = 0
+        for item in self._queue[:BATCH_ITEMS_MAX]:
+            total += len(item.op) if isinstance(item, _Write) else sum(len(delta.state) for delta in item.deltas)
+            if count and total > BATCH_BYTES_MAX:
+                break
+            count += 1
+        items, self._queue = self._queue[:count], self._queue[count:]
+        return items
+
+    def stop(self) -> None:
+        """Refuse new items; `run` ends once it has answered those it has."""
+        self._stopping = True
+        self._wake.set()
 
     def _put(self, item: _Write | _Join) -> None:
+        if self._stopping:
+            raise ServiceError("stopping", "the node is stopping", "retry on another node")
         if len(self._queue) >= QUEUE_ITEMS_MAX:
             raise ServiceError("overloaded", "too many writes are waiting for the disk", "retry later")
         self._queue.append(item)
@@ -136,7 +155,7 @@ class Committer:
         now = self._clock.now_seconds()
         for item, refused in accepted:
             self._finish(item, refused, now)
-        if written:
+        if written and self._publish is not None:
             self._publish(now, written)
 
     def _finish(self, item: _Write | _Join, refused: int, now: float) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 from typing import cast
 
 from crdt_service.kernel.error import ServiceError
@@ -38,6 +39,7 @@ class Exchange:
         self._observer = observer
         self._sync_interval_seconds = sync_interval_seconds
         self._outboxes: dict[Outbox, asyncio.Event] = {}
+        committer.subscribe(self.publish)
 
     def publish(self, committed_at: float, deltas: list[Delta]) -> None:
         """Queue durable deltas for every peer."""
@@ -85,12 +87,12 @@ class Exchange:
         """
         await refresh(self._store)
         root = self._store.digests.root()
-        answer = cast(RootReply, await channel.request(lambda number: RootRequest(number, root)))
+        answer = cast(RootReply, await channel.request(partial(RootRequest, root=root)))
         self._observer.on_repaired(DIGEST_BYTES * (1 + len(answer.buckets)))
         if len(answer.buckets) not in (0, BUCKETS):
             return
         for bucket in repair.plan_buckets(self._store, answer.buckets):
-            held = cast(BucketReply, await channel.request(lambda number, bucket=bucket: BucketRequest(number, bucket)))
+            held = cast(BucketReply, await channel.request(partial(BucketRequest, bucket=bucket)))
             self._observer.on_repaired(2 * DIGEST_BYTES * len(held.entries))
             fetch, push = repair.plan_states(self._store, bucket, dict(held.entries))
             await self._fetch(channel, fetch)
@@ -101,7 +103,7 @@ class Exchange:
     async def _fetch(self, channel: Channel, names: list[bytes]) -> None:
         while names:
             asked = names[:FETCH_NAMES_MAX]
-            reply = cast(FetchReply, await channel.request(lambda number, asked=asked: FetchRequest(number, asked)))
+            reply = cast(FetchReply, await channel.request(partial(FetchRequest, names=asked)))
             self._observer.on_repaired(DIGEST_BYTES * len(asked) + sum(map(delta_bytes, reply.deltas)))
             if reply.deltas:
                 await self._committer.join(reply.deltas, 0.0)
@@ -112,11 +114,11 @@ class Exchange:
 
 async def send_push(channel: Channel, committed_at: float, deltas: list[Delta]) -> int:
     """Push durable deltas; return how many the peer refused, once the rest is durable there."""
-    reply = await channel.request(lambda number: PushRequest(number, committed_at, deltas))
+    reply = await channel.request(partial(PushRequest, committed_at=committed_at, deltas=deltas))
     return cast(PushReply, reply).refused
 
 
 async def refresh(store: Store) -> None:
     """Bring all digests up to date, letting others run in between."""
-    while store.refresh_digests(DIGEST_SLICE):
+    while store.refresh_digests(DIGEST_SLICE):  # noqa: ASYNC110 - the work is done right here.
         await asyncio.sleep(0)

@@ -68,3 +68,17 @@ class Observer(Protocol):
 
     def on_storage(self, log_bytes: int) -> None:
         """The log has this size."""
+
+
+class RequestObserver(Protocol):
+    """Where the API reports, and what its metrics page shows."""
+
+    def on_request(self, route: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+
+    def set_members(self, states: list[str]) -> None:
+        """Set how many members are in each state."""
+
+    def render(self) -> bytes:
+        """Return the text exposition."""
+        ...

@@ -48,6 +48,15 @@ class Batch:
         self.pending[address] = datatype.join(pending, delta)
         self.written.add(address)
 
+    def restore(self, delta: Delta) -> None:
+        """Add a delta of this replica's own log, whatever its stamp.
+
+        Raises:
+            MalformedError: Its bytes are refused.
+        """
+        datatype = get_type(delta.tag, delta.version)
+        self._join(Address(delta.key, delta.tag), datatype.decode(delta.state))
+
     def join(self, delta: Delta) -> None:
         """Add a peer's delta.
 
@@ -63,8 +72,7 @@ class Batch:
         if self._clock.is_absurd(datatype.newest_stamp(state)):
             self.absurd_stamps += 1
             raise MalformedError(f"a stamp of {delta.key!r} lies too far in the future")
-        pending = self.pending.get(address)
-        self.pending[address] = state if pending is None else datatype.join(pending, state)
+        self._join(address, state)
 
     def encode(self) -> list[Delta]:
         """Return all pending deltas, for the log."""
@@ -78,6 +86,10 @@ class Batch:
         """Make everything visible; call it only once `encode`'s bytes are on disk."""
         for address, delta in self.pending.items():
             self._store.install(address, delta)
+
+    def _join(self, address: Address, state: Any) -> None:
+        pending = self.pending.get(address)
+        self.pending[address] = state if pending is None else get_type(address.tag).join(pending, state)
 
     def _check_type(self, key: str, datatype: Datatype[Any]) -> None:
         other = self._store.find(key) or next(

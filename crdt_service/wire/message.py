@@ -70,7 +70,7 @@ class WriteRequest(msgspec.Struct, frozen=True, array_like=True, tag=11, forbid_
 
     id: RequestId
     key: str
-    type: Identifier
+    type_name: Identifier
     op: bytes
 
 
@@ -78,7 +78,7 @@ class ValueReply(msgspec.Struct, frozen=True, array_like=True, tag=12, forbid_un
     """A key's value as JSON; a missing key has an empty type."""
 
     id: RequestId
-    type: Identifier
+    type_name: Identifier
     value: bytes
 
 

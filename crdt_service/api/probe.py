@@ -1,0 +1,28 @@
+"""A node's HTTP side: liveness, readiness and metrics."""
+
+from collections.abc import Callable
+
+from crdt_service.api.asgi import JSON, TEXT, Receive, Scope, Send, encode_error, encode_json, send_response
+from crdt_service.kernel.error import ServiceError
+
+_NOT_FOUND = ServiceError("not_found", "no such page", "use /live, /ready or /metrics")
+
+
+class Probe:
+    """``/live``, ``/ready`` and ``/metrics``; one ASGI callable."""
+
+    def __init__(self, is_ready: Callable[[], bool], render: Callable[[], bytes]) -> None:
+        self._is_ready = is_ready
+        self._render = render
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["path"] == "/live":
+            await send_response(send, 200, encode_json({"live": True}), JSON)
+        elif scope["path"] == "/ready":
+            ready = self._is_ready()
+            await send_response(send, 200 if ready else 503, encode_json({"ready": ready}), JSON)
+        elif scope["path"] == "/metrics":
+            await send_response(send, 200, self._render(), TEXT)
+        else:
+            await send_response(send, 404, encode_error(_NOT_FOUND), JSON)
