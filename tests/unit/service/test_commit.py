@@ -1,0 +1,187 @@
+"""The door to the store: what is acknowledged, seen and pushed is on disk."""
+
+import asyncio
+import contextlib
+import random
+
+import pytest
+from double import FakeClock, FaultyDisk, NullObserver
+
+from crdt_service.disk.journal import Journal
+from crdt_service.kernel.clock import COUNTER_BITS, DRIFT_SECONDS_MAX, HybridClock
+from crdt_service.kernel.error import OperationError, StorageFullError
+from crdt_service.loops.commit import Committer
+from crdt_service.store.batch import Batch
+from crdt_service.store.store import Store
+from crdt_service.wire.message import Delta, decode_batch, encode_batch
+
+
+class Replica:
+    """A committer over a real journal on a disk that can fail."""
+
+    def __init__(self, directory, node_id="node-0", log_bytes_max=1 << 20):
+        self.disk = FaultyDisk(directory)
+        self.clock = FakeClock()
+        self.hybrid = HybridClock(self.clock)
+        self.store = Store(self.hybrid)
+        self.observer = NullObserver()
+        self.journal = Journal(self.disk, node_id, random.Random(1))
+        for payload in self.journal.recover():
+            batch = Batch(self.store, self.hybrid, self.journal.replica)
+            for delta in decode_batch(payload):
+                batch.restore(delta)
+            batch.install()
+        self.pushed = []
+        self.committer = Committer(
+            self.store,
+            self.journal,
+            replica=self.journal.replica,
+            clock=self.clock,
+            hybrid=self.hybrid,
+            observer=self.observer,
+            log_bytes_max=log_bytes_max,
+        )
+        self.committer.subscribe(lambda _, deltas: self.pushed.extend(deltas))
+
+    def dump(self):
+        return {address: self.store.encode(address).state for address in self.store.states}
+
+
+@contextlib.asynccontextmanager
+async def running(directory, **options):
+    replica = Replica(directory, **options)
+    task = asyncio.create_task(replica.committer.run())
+    try:
+        yield replica
+    finally:
+        replica.committer.stop()
+        await asyncio.gather(task, return_exceptions=True)
+        replica.journal.close()
+
+
+async def test_acknowledged_writes_are_read_back_after_a_crash(tmp_path):
+    async with running(tmp_path) as replica:
+        await asyncio.gather(*(replica.committer.write("c", "pn_counter", b'{"increment": 1}') for _ in range(100)))
+        await replica.committer.write("r", "lww_register", b'{"assign": [1]}')
+        await replica.committer.write("s", "aw_set", b'{"add": "x"}')
+        before = replica.dump()
+    async with running(tmp_path) as replica:
+        assert replica.dump() == before
+        assert replica.store.read("c").value == b"100"
+
+
+async def test_concurrent_writes_share_a_sync_and_a_record(tmp_path):
+    async with running(tmp_path) as replica:
+        await asyncio.gather(*(replica.committer.write("c", "pn_counter", b'{"increment": 1}') for _ in range(50)))
+        assert len(replica.pushed) == 1
+
+
+async def test_nothing_is_seen_or_pushed_before_it_is_on_disk(tmp_path):
+    async with running(tmp_path) as replica:
+        seen = []
+        real_sync = replica.disk.sync
+        replica.disk.sync = lambda descriptor: (
+            seen.append((replica.dump(), list(replica.pushed))),
+            real_sync(descriptor),
+        )
+        await replica.committer.write("s", "aw_set", b'{"add": "x"}')
+        assert seen == [({}, [])]
+        assert len(replica.pushed) == 1
+
+
+async def test_a_crash_between_write_and_sync_reuses_no_dot_that_a_peer_knows(tmp_path):
+    directory, peer_directory = tmp_path / "a", tmp_path / "b"
+    async with running(directory) as replica, running(peer_directory, node_id="node-1") as peer:
+        await replica.committer.write("s", "aw_set", b'{"add": "kept"}')
+        await peer.committer.join(replica.pushed, 0.0)
+        replica.disk.is_broken = True
+        lost = asyncio.create_task(replica.committer.write("s", "aw_set", b'{"add": "lost"}'))
+        await asyncio.wait([lost], timeout=0.2)
+        assert len(replica.pushed) == 1
+        lost.cancel()
+        log = directory / "log-00000001"
+        log.write_bytes(log.read_bytes()[: replica.journal.log_bytes])  # What was not synced is gone.
+    async with running(directory) as replica, running(peer_directory, node_id="node-1") as peer:
+        await replica.committer.write("s", "aw_set", b'{"add": "other"}')
+        await peer.committer.join(replica.pushed, 0.0)
+        assert peer.store.read("s").value == b'["kept","other"]'
+        assert peer.dump() == replica.dump()
+
+
+async def test_a_full_disk_refuses_writes_serves_reads_and_recovers(tmp_path):
+    async with running(tmp_path) as replica:
+        await replica.committer.write("s", "aw_set", b'{"add": "x"}')
+        replica.disk.is_full = True
+        with pytest.raises(StorageFullError):
+            await replica.committer.write("s", "aw_set", b'{"add": "y"}')
+        assert replica.store.read("s").value == b'["x"]'
+        assert ("on_disk_error",) in replica.observer.calls
+        replica.disk.is_full = False
+        assert (await replica.committer.write("s", "aw_set", b'{"add": "z"}')).value == b'["x","z"]'
+
+
+async def test_a_broken_disk_ends_the_loop_and_acknowledges_nothing(tmp_path):
+    replica = Replica(tmp_path)
+    task = asyncio.create_task(replica.committer.run())
+    replica.disk.is_broken = True
+    write = asyncio.create_task(replica.committer.write("s", "aw_set", b'{"add": "x"}'))
+    with pytest.raises(OSError, match="Input/output"):
+        await task
+    assert not write.done()
+    write.cancel()
+
+
+async def test_a_large_log_is_checkpointed_and_recovers_the_same(tmp_path):
+    async with running(tmp_path, log_bytes_max=2000) as replica:
+        for number in range(300):
+            await replica.committer.write(f"k{number % 40}", "lww_register", b'{"assign": %d}' % number)
+        before = replica.dump()
+    async with running(tmp_path) as replica:
+        assert replica.dump() == before
+        assert [path for path in tmp_path.iterdir() if path.name.startswith("snapshot-")]
+
+
+async def test_a_future_clock_is_refused_and_counted_until_its_time_comes(tmp_path):
+    async with running(tmp_path / "a") as fast, running(tmp_path / "b", node_id="node-1") as replica:
+        fast.clock.seconds += DRIFT_SECONDS_MAX + 1
+        await fast.committer.write("r", "lww_register", b'{"assign": "future"}')
+        assert await replica.committer.join(fast.pushed, 0.0) == 1
+        assert replica.store.read("r") is None
+        assert ("on_absurd_stamps", 1) in replica.observer.calls
+        assert replica.hybrid.tick() < int(fast.clock.seconds * 1000) << COUNTER_BITS
+        replica.clock.seconds += 2
+        assert await replica.committer.join(fast.pushed, 0.0) == 0
+        assert replica.store.read("r").value == b'"future"'
+
+
+async def test_hostile_deltas_are_left_out_and_good_ones_beside_them_kept(tmp_path):
+    async with running(tmp_path) as replica:
+        good = Delta("c", 1, 1, b"\x91\x93\xa3a~1\x05\x00")
+        bad = [Delta("c", 99, 1, b""), Delta("", 1, 1, b"\x90"), Delta("c", 1, 1, b"junk"), Delta("c", 1, 9, b"\x90")]
+        assert await replica.committer.join([*bad, good], 0.0) == 4
+        assert replica.store.read("c").value == b"5"
+
+
+async def test_a_key_keeps_its_type_even_within_one_batch(tmp_path):
+    async with running(tmp_path) as replica:
+        writes = [("pn_counter", b'{"increment": 1}'), ("aw_set", b'{"add": "x"}')]
+        results = await asyncio.gather(
+            *(replica.committer.write("k", *write) for write in writes), return_exceptions=True
+        )
+        assert isinstance(results[1], OperationError)
+        assert results[1].code == "type_conflict"
+
+
+async def test_two_types_created_concurrently_read_alike_everywhere(tmp_path):
+    async with running(tmp_path / "a") as one, running(tmp_path / "b", node_id="node-1") as two:
+        await one.committer.write("k", "aw_set", b'{"add": "x"}')
+        await two.committer.write("k", "pn_counter", b'{"increment": 1}')
+        await one.committer.join(two.pushed, 0.0)
+        await two.committer.join(one.pushed, 0.0)
+        assert one.store.read("k") == two.store.read("k")
+        assert one.dump() == two.dump()
+
+
+def test_batches_round_trip():
+    deltas = [Delta("k", 1, 1, b"\x90")]
+    assert decode_batch(encode_batch(deltas)) == deltas
