@@ -45,10 +45,15 @@ def deploy(
         helm.upgrade(config.overrides)
         wait_for_rollout(kube, helm.namespace, deadline_seconds=deadline_seconds, progress=progress)
         _prove(record, kube, helm.namespace, progress)
-    except (Failure, KeyboardInterrupt) as error:
-        message = error.message if isinstance(error, Failure) else "interrupted; deploy again to go on"
+    except Failure as failure:
         with suppress(KubeError):
-            change_phase(kube, helm.namespace, record, "failed", message)
+            change_phase(kube, helm.namespace, record, "failed", failure.message)
+        raise
+    except KeyboardInterrupt:
+        with suppress(KubeError):
+            change_phase(kube, helm.namespace, record, "failed", "interrupted; deploy again to go on")
+            # The helm that was ours has ended by now, so a revision that it left half done is nobody's.
+            clear_pending(kube, helm.namespace, float("inf"))
         raise
     return read_status(kube, helm.namespace, change_phase(kube, helm.namespace, record, "ready"))
 

@@ -1,0 +1,85 @@
+"""A deployment of its own on the running kind cluster, beside the one that `make up` keeps in jarvis-system.
+
+pytest-helm-charts brings `kube_cluster`, whose kubectl is a witness that shares no code with the harness. Its waits
+are not used: its StatefulSet wait ignores updatedReplicas.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_helm_charts.clusters import Cluster
+
+from harness.kube import connect
+from harness.poll import Done, Pending, wait_until
+from harness.release.service import Service
+
+ROOT = Path(__file__).parents[2]
+CONTEXT = "kind-jarvis"
+NAMESPACE = "jarvis-e2e"
+CONFIG = ROOT / "values" / "kind.yaml"
+NODES = ("jarvis-crdt-0", "jarvis-crdt-1", "jarvis-crdt-2")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What the tests act on: the command line, kubectl and the API."""
+
+    id: str
+    cluster: Cluster
+    service: Service
+
+    def kubectl(self, command: str, **options: str) -> Any:
+        options = {"namespace": NAMESPACE, "context": CONTEXT, **options}
+        return self.cluster.kubectl(command, **options)
+
+    def await_health(self) -> None:
+        """Wait until the health command finds nothing amiss."""
+
+        def look() -> Done[None] | Pending:
+            done = run_cli("health", "-o", "json")
+            return Done(None) if done.returncode == 0 else Pending(done.stdout or done.stderr)
+
+        wait_until(look, what="a healthy deployment", deadline_seconds=300, interval_seconds=3)
+
+    def await_value(self, key: str, expected: Any) -> None:
+        """Wait until every node shows the value."""
+
+        def look() -> Done[None] | Pending:
+            seen = {node: self.service.read(key, node=node) for node in NODES}
+            return Done(None) if set(seen.values()) == {expected} else Pending(str(seen))
+
+        wait_until(look, what=f"{key} = {expected} on every node", deadline_seconds=60)
+
+
+def cli_command(*arguments: str) -> list[str]:
+    place = [] if arguments[0] == "template" else ["--context", CONTEXT, "--namespace", NAMESPACE]
+    return [sys.executable, str(ROOT / "deployment_cli.py"), *arguments, *place]
+
+
+def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(cli_command(*arguments), capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def kube_config() -> str:
+    """The user's kubeconfig, where pytest-helm-charts would insist on an option."""
+    return os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+
+
+@pytest.fixture(scope="module")
+def deployment(kube_cluster: Cluster) -> Iterator[Deployment]:
+    """The deployment, made by the command line and removed by it if a test has not done so."""
+    done = run_cli("deploy", str(CONFIG), "-o", "json")
+    assert done.returncode == 0, done.stderr
+    deployment_id = json.loads(done.stdout)["deployment_id"]
+    yield Deployment(deployment_id, kube_cluster, Service(connect(CONTEXT), NAMESPACE))
+    if run_cli("status", "-o", "json").stdout:
+        removed = run_cli("cleanup", deployment_id)
+        assert removed.returncode == 0, removed.stderr
