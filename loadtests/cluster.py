@@ -1,4 +1,3 @@
-# ruff: noqa: S310 - only ever HTTP to this machine
 """A real cluster on loopback: three nodes and a backend, each its own process, on ports the kernel picks."""
 
 import json
@@ -9,8 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
+
+import httpx
 
 READY_SECONDS_MAX = 60
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +27,7 @@ class LoopbackCluster:
         self.ports = {name: (free_port(), free_port()) for name in self.node_ids}
         self.api_port = free_port()
         self.url = f"http://127.0.0.1:{self.api_port}"
+        self.client = httpx.Client(timeout=15)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.secret_file.write_text(secrets.token_hex(32))
         self.config_file.write_text(
@@ -84,6 +85,7 @@ class LoopbackCluster:
 
     def stop(self) -> dict[str, int]:
         """End all processes as an operator would; return their exit codes."""
+        self.client.close()
         for process in self.processes.values():
             process.terminate()
         return {name: process.wait(READY_SECONDS_MAX) for name, process in self.processes.items()}
@@ -94,22 +96,18 @@ class LoopbackCluster:
         def probe() -> bool:
             if self.processes[name].poll() is not None:
                 raise RuntimeError(f"{name} ended with {self.processes[name].returncode}\n{self.logs()}")
-            return urllib.request.urlopen(url, timeout=5).status == 200
+            return self.client.get(url).is_success
 
         wait_until(probe, f"{name} to be ready", self.logs)
 
     def get(self, path: str) -> dict:
-        with urllib.request.urlopen(self.url + path, timeout=15) as response:
-            return json.load(response)
+        return self.client.get(self.url + path).raise_for_status().json()
 
     def post(self, path: str, body: object) -> dict:
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), method="POST")
-        with urllib.request.urlopen(request, timeout=15) as response:
-            return json.load(response)
+        return self.client.post(self.url + path, json=body).raise_for_status().json()
 
     def metrics(self, name: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name][1]}/metrics", timeout=15) as response:
-            return response.read().decode()
+        return self.client.get(f"http://127.0.0.1:{self.ports[name][1]}/metrics").raise_for_status().text
 
     def logs(self) -> str:
         return "\n".join(
@@ -146,7 +144,7 @@ def wait_until(probe, what: str, explain=lambda: "", seconds_max: float = READY_
     while time.monotonic() < end:
         try:
             last = probe()
-        except (OSError, KeyError) as error:
+        except (httpx.HTTPError, KeyError) as error:
             last = error
         else:
             if last:

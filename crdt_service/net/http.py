@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,14 +45,17 @@ class HttpServer(uvicorn.Server):
         Raises:
             ConfigError: The address cannot be listened on.
         """
-        serving = asyncio.create_task(self.serve())
+        host, port = self.config.host, self.config.port
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            listener = socket.create_server((host, port), family=family, backlog=self.config.backlog)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {host}:{port}: {error.strerror}", "free the port, or give another address"
+            ) from error
+        serving = asyncio.create_task(self.serve([listener]))
         waiting = asyncio.create_task(stopping.wait())
         await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
         self.should_exit = True
         waiting.cancel()
-        try:
-            await serving
-        except SystemExit as error:
-            raise ConfigError(
-                f"cannot listen on {self.config.host}:{self.config.port}", "free the port, or give another address"
-            ) from error
+        await serving

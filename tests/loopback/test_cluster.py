@@ -2,13 +2,12 @@
 
 import contextlib
 import itertools
-import json
 import os
 import socket
 import subprocess
 import threading
-import urllib.error
 
+import httpx
 import pytest
 
 from loadtests.cluster import LoopbackCluster, command, environment, wait_until
@@ -24,9 +23,9 @@ def read_everywhere(cluster, key, value):
 
 
 def error_of(call, *arguments):
-    with pytest.raises(urllib.error.HTTPError) as refused:
+    with pytest.raises(httpx.HTTPStatusError) as refused:
         call(*arguments)
-    return refused.value.code, json.load(refused.value)["error"]
+    return refused.value.response.status_code, refused.value.response.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,7 @@ def test_kill_9_amid_writes_loses_nothing_acknowledged_and_catches_up(cluster):
             body = {"type": "aw_set", "op": {"add": f"e{number}"}}
             try:
                 cluster.post("/v1/keys/crash?node=node-1", body)
-            except OSError as error:
+            except httpx.HTTPError as error:
                 refused.append(error)
                 return
             acknowledged.append(f"e{number}")

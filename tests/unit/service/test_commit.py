@@ -5,7 +5,6 @@ import contextlib
 import random
 
 import pytest
-from double import FakeClock, FaultyDisk, NullObserver
 
 from crdt_service.disk.journal import Journal
 from crdt_service.kernel.clock import COUNTER_BITS, DRIFT_SECONDS_MAX, HybridClock
@@ -14,6 +13,7 @@ from crdt_service.loops.commit import Committer
 from crdt_service.store.batch import Batch
 from crdt_service.store.store import Store
 from crdt_service.wire.message import Delta, decode_batch, encode_batch
+from tests.unit.service.double import FakeClock, FaultyDisk, NullObserver
 
 
 class Replica:

@@ -12,8 +12,8 @@ GOOD = {
 }
 
 
-def run(directory, capsys, config=None, *, secret="s" * 32, **flags):
-    (directory / "config.json").write_text(config if isinstance(config, str) else json.dumps(config or GOOD))
+def run(directory, capsys, content=None, *, secret="s" * 32, **flags):
+    (directory / "config.json").write_text(content if isinstance(content, str) else json.dumps(content or GOOD))
     (directory / "secret").write_text(secret)
     options = {
         "--config": directory / "config.json",

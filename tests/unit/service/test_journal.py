@@ -1,12 +1,12 @@
 import random
 
 import pytest
-from double import FaultyDisk
 
 from crdt_service.disk.disk import Disk
 from crdt_service.disk.journal import Journal
 from crdt_service.kernel.error import ConfigError, CorruptDataError, StorageFullError
 from crdt_service.wire.record import encode_record
+from tests.unit.service.double import FaultyDisk
 
 LOG = "log-00000001"
 

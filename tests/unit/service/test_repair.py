@@ -1,7 +1,5 @@
 import random
 
-from double import FakeClock, NullObserver
-
 from crdt_service.kernel.clock import HybridClock
 from crdt_service.loops.exchange import Exchange
 from crdt_service.replication import repair
@@ -9,6 +7,7 @@ from crdt_service.replication.outbox import OUTBOX_BYTES_MAX, Outbox
 from crdt_service.store.batch import Batch
 from crdt_service.store.store import Store
 from crdt_service.wire.message import BucketRequest, Delta, FetchRequest, PushReply, PushRequest, RootRequest
+from tests.unit.service.double import FakeClock, NullObserver
 
 
 class Side:
