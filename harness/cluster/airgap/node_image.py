@@ -182,12 +182,13 @@ def _entered_image(context: Path, base: str, entrypoint: str, name: str) -> str:
 
 
 def _copy_proxy_programs(base: str, tree: Path) -> None:
-    """kube-proxy runs iptables and nft: copy them with the libraries that they load."""
+    """kube-proxy runs iptables and nft: copy them, their extensions, and the libraries that any of these load."""
     programs = ["/usr/sbin/xtables-nft-multi", "/usr/sbin/xtables-legacy-multi", "/usr/sbin/nft", "/usr/sbin/conntrack"]
-    listed = run(["docker", "run", "--rm", "--entrypoint", "ldd", base, *programs])
-    libraries = sorted(set(re.findall(r"(/\S+) \(0x", listed.stdout)))
-    extensions = "/usr/lib/x86_64-linux-gnu/xtables"
-    _copy_from_image(base, [*programs, *libraries, extensions], tree)
+    find = f"ls -d {' '.join(programs)} /usr/lib/*/xtables/*.so"
+    in_base = ["docker", "run", "--rm", "--entrypoint", "/bin/sh", base, "-c"]
+    files = run([*in_base, find]).stdout.split()
+    libraries = re.findall(r"(/\S+) \(0x", run([*in_base, f"ldd $({find})"]).stdout)
+    _copy_from_image(base, [*files, *sorted(set(libraries))], tree)
     for name in ("iptables", "ip6tables"):
         for action in ("", "-save", "-restore"):
             (tree / "usr/sbin" / f"{name}{action}").symlink_to("xtables-nft-multi")
