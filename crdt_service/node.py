@@ -100,7 +100,7 @@ class Node:
             self._committer.stop()
             loops[1].cancel()
             results = await asyncio.gather(*loops, return_exceptions=True)
-            self._server.close()
+            await self._server.close()
             self._journal.close()
         for result in results:
             if isinstance(result, Exception):

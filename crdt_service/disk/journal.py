@@ -83,7 +83,7 @@ class Journal:
             StorageFullError: The disk is full; the log is as before.
             OSError: The disk failed. What it holds is unknown, so the process must end and recover.
         """
-        record = encode_record(payload)
+        record = encode_record(payload, self.log_bytes)
         try:
             self._disk.write(self._descriptor, record)
             self._disk.sync(self._descriptor)
@@ -117,7 +117,7 @@ class Journal:
             self._snapshot_written_bytes = 0
         try:
             for payload in payloads:
-                record = encode_record(payload)
+                record = encode_record(payload, self._snapshot_written_bytes)
                 self._disk.write(self._snapshot_descriptor, record)
                 self._snapshot_written_bytes += len(record)
             if not last:

@@ -10,6 +10,7 @@ from crdt_service.wire.frame import encode_frame, read_frame
 from crdt_service.wire.message import FailureReply, Reply, Request, decode_request, encode_message
 
 HANDSHAKE_SECONDS_MAX = 5.0
+DRAIN_SECONDS_MAX = 5.0
 # Raising it costs memory and descriptors when many backends, or strangers, connect.
 CONNECTIONS_MAX = 512
 # Raising it lets one connection hold more unanswered requests in memory.
@@ -27,6 +28,7 @@ class Server:
         self._secret = secret
         self._handler = handler
         self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -34,10 +36,11 @@ class Server:
         self._server = await asyncio.start_server(self._serve, host, port)
         return int(self._server.sockets[0].getsockname()[1])
 
-    def close(self) -> None:
-        """Stop listening and end every connection."""
+    async def close(self) -> None:
+        """Stop listening, answer what was asked, and end every connection."""
         if self._server is not None:
             self._server.close()
+        await asyncio.wait([asyncio.gather(*self._tasks, return_exceptions=True)], timeout=DRAIN_SECONDS_MAX)
         for writer in tuple(self._writers):
             writer.close()
 
@@ -60,13 +63,12 @@ class Server:
 
     async def _answer_all(self, other: Identity, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         free = asyncio.Semaphore(IN_FLIGHT_MAX)
-        tasks: set[asyncio.Task[None]] = set()
         while True:
             request = decode_request(await read_frame(reader))
             await free.acquire()
             task = asyncio.create_task(self._answer(other, request, writer))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
             task.add_done_callback(lambda _: free.release())
 
     async def _answer(self, other: Identity, request: Request, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,7 @@
-"""Checksummed records of the log and of snapshots: magic, length, CRC-32, payload."""
+"""Checksummed records of the log and of snapshots: magic, length, CRC-32, payload.
+
+The checksum starts from the record's offset, so that bytes of a user that look like a record are none.
+"""
 
 import struct
 import zlib
@@ -9,9 +12,13 @@ MAGIC = b"JVR1"
 RECORD_BYTES_MAX = 64 << 20
 
 
-def encode_record(payload: bytes) -> bytes:
-    """Return `payload` behind its header."""
-    return _HEADER.pack(MAGIC, len(payload), zlib.crc32(payload)) + payload
+def encode_record(payload: bytes, offset_bytes: int) -> bytes:
+    """Return `payload` behind its header, for this offset of a file."""
+    return _HEADER.pack(MAGIC, len(payload), _checksum(payload, offset_bytes)) + payload
+
+
+def _checksum(payload: bytes, offset_bytes: int) -> int:
+    return zlib.crc32(payload, zlib.crc32(offset_bytes.to_bytes(8, "big")))
 
 
 class RecordScan:
@@ -49,5 +56,7 @@ class RecordScan:
             return None
         magic, size, crc = _HEADER.unpack_from(self._data, offset)
         payload = self._data[start : start + size]
-        whole = magic == MAGIC and size <= RECORD_BYTES_MAX and len(payload) == size and zlib.crc32(payload) == crc
+        whole = (
+            magic == MAGIC and size <= RECORD_BYTES_MAX and len(payload) == size and _checksum(payload, offset) == crc
+        )
         return payload if whole else None

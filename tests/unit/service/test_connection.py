@@ -53,7 +53,7 @@ async def serving():
     try:
         yield port
     finally:
-        server.close()
+        await server.close()
 
 
 @contextlib.asynccontextmanager

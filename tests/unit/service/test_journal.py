@@ -36,7 +36,7 @@ def test_records_and_replica_id_survive(tmp_path):
 def test_a_tail_torn_at_any_byte_is_cut_and_writing_goes_on(tmp_path):
     write_all(tmp_path, [b"one", b"two"])
     whole = (tmp_path / LOG).read_bytes()
-    kept = len(encode_record(b"one"))
+    kept = len(encode_record(b"one", 0))
     for size in range(len(whole)):
         (tmp_path / LOG).write_bytes(whole[:size])
         journal, payloads = open_journal(tmp_path)
@@ -55,7 +55,7 @@ def test_a_tail_of_zeros_is_cut(tmp_path):
     assert open_journal(tmp_path)[1] == [b"one"]
 
 
-@pytest.mark.parametrize("offset", range(len(encode_record(b"one"))))
+@pytest.mark.parametrize("offset", range(len(encode_record(b"one", 0))))
 def test_a_flipped_byte_before_a_synced_record_is_no_torn_tail(tmp_path, offset):
     write_all(tmp_path, [b"one", b"two"])
     data = bytearray((tmp_path / LOG).read_bytes())
@@ -63,6 +63,13 @@ def test_a_flipped_byte_before_a_synced_record_is_no_torn_tail(tmp_path, offset)
     (tmp_path / LOG).write_bytes(data)
     with pytest.raises(CorruptDataError, match="damaged at byte 0"):
         open_journal(tmp_path)
+
+
+def test_a_users_bytes_that_look_like_a_record_do_not_hide_a_torn_tail(tmp_path):
+    write_all(tmp_path, [b"one", b"user: " + encode_record(b"forged", 0) + b"."])
+    log = tmp_path / LOG
+    log.write_bytes(log.read_bytes()[:-1])
+    assert open_journal(tmp_path)[1] == [b"one"]
 
 
 def test_a_full_disk_refuses_and_leaves_the_log_whole(tmp_path):

@@ -1,5 +1,7 @@
 """The laws of the contract, over every registered type."""
 
+import json
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -177,3 +179,43 @@ def test_types_have_their_own_names_and_tags():
         == len({datatype.tag for datatype in DATATYPES})
         == len(DATATYPES)
     )
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
+)
+
+
+@given(value=JSON_VALUES)
+def test_any_json_that_a_register_takes_every_replica_takes(value):
+    datatype = DATATYPES[1]
+    delta = datatype.apply(
+        datatype.empty(), datatype.empty(), json.dumps({"assign": value}).encode(), Origin("a~1", lambda: 1)
+    )
+    assert datatype.decode(datatype.encode(delta)) == delta
+
+
+@pytest.mark.parametrize(("depth", "is_taken"), [(64, True), (65, False), (500, False), (100_000, False)])
+def test_nesting_has_a_fixed_limit(depth, is_taken):
+    datatype = DATATYPES[1]
+    op = b'{"assign": ' + b"[" * depth + b"]" * depth + b"}"
+    try:
+        delta = datatype.apply(datatype.empty(), datatype.empty(), op, Origin("a~1", lambda: 1))
+    except OperationError:
+        assert not is_taken
+    else:
+        assert is_taken
+        assert datatype.decode(datatype.encode(delta)) == delta
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', "1e999", "NaN", "1" * 400, "01", '"\x00"'])
+def test_odd_json_is_refused_or_taken_by_all(text):
+    datatype = DATATYPES[1]
+    try:
+        delta = datatype.apply(
+            datatype.empty(), datatype.empty(), b'{"assign": %s}' % text.encode(), Origin("a~1", lambda: 1)
+        )
+    except OperationError:
+        return
+    assert datatype.decode(datatype.encode(delta)) == delta
