@@ -1,3 +1,4 @@
+import os
 import random
 
 import pytest
@@ -63,6 +64,27 @@ def test_a_flipped_byte_before_a_synced_record_is_no_torn_tail(tmp_path, offset)
     (tmp_path / LOG).write_bytes(data)
     with pytest.raises(CorruptDataError, match="damaged at byte 0"):
         open_journal(tmp_path)
+
+
+def test_each_append_is_on_the_medium_before_it_returns(tmp_path, monkeypatch):
+    journal, _ = open_journal(tmp_path)
+    synced = []
+    monkeypatch.setattr("os.fdatasync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    journal.append(b"one")
+    journal.append(b"two")
+    assert synced == [len(encode_record(b"one", 0)), journal.log_bytes]
+
+
+def test_a_snapshot_is_on_the_medium_before_it_replaces_anything(tmp_path, monkeypatch):
+    journal, _ = open_journal(tmp_path)
+    number = journal.rotate()
+    steps = []
+    monkeypatch.setattr("os.fdatasync", lambda descriptor: steps.append("file"))
+    monkeypatch.setattr("os.fsync", lambda descriptor: steps.append("directory"))
+    real_rename = Disk.rename
+    monkeypatch.setattr(Disk, "rename", lambda *names: (steps.append("rename"), real_rename(*names)))
+    journal.write_snapshot(number, [b"all"], last=True)
+    assert steps == ["file", "rename", "directory", "directory"]
 
 
 def test_a_users_bytes_that_look_like_a_record_do_not_hide_a_torn_tail(tmp_path):
