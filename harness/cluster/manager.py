@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -55,18 +56,15 @@ def find_cluster() -> Cluster | None:
 
 def ensure_cluster(progress: Progress) -> Cluster:
     """Return the running cluster with every node Ready, creating it when there is none."""
-    ensure_tool("kind", progress)
     cluster = find_cluster()
     if cluster and _answers(cluster):
         progress.say(f"cluster {cluster.name} is already running")
         return cluster
     delete_cluster(progress)
-    stock = os.environ.get("JARVIS_AIRGAP") != "1" and (
-        has_image(version.STOCK_NODE_IMAGE) or pull_image(version.STOCK_NODE_IMAGE)
-    )
-    if not stock:
-        progress.say("no registry serves the stock node image; building it from package registries")
-    image = version.STOCK_NODE_IMAGE if stock else ensure_node_image(progress)
+    with ThreadPoolExecutor(1) as pool:
+        kind = pool.submit(ensure_tool, "kind", progress)
+        image, stock = _ensure_image(progress)
+        kind.result()
     with progress.step("creating the cluster: a control plane and a worker in each of 3 zones", 60):
         cluster = _create(image, stock=stock)
         if not stock:
@@ -75,6 +73,15 @@ def ensure_cluster(progress: Progress) -> Cluster:
     for manifest in ("storage-class.yaml", "metrics-server.yaml"):
         kubectl(cluster, "apply", "--filename", "-", input=(_MANIFESTS / manifest).read_text(encoding="utf-8"))
     return cluster
+
+
+def _ensure_image(progress: Progress) -> tuple[str, bool]:
+    """The node image, and whether it is the stock one with a pod network of its own."""
+    if os.environ.get("JARVIS_AIRGAP") != "1":
+        if has_image(version.STOCK_NODE_IMAGE) or pull_image(version.STOCK_NODE_IMAGE):
+            return version.STOCK_NODE_IMAGE, True
+        progress.say("no registry serves the stock node image; building it from package registries")
+    return ensure_node_image(progress), False
 
 
 def load_images(cluster: Cluster, images: Sequence[str], progress: Progress) -> bool:

@@ -1,7 +1,9 @@
 """Finds the programs that the harness drives: the user's own first, else one built from the Go module proxy."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from harness.cluster import version
 from harness.cluster.cache import cache_root
@@ -33,14 +35,17 @@ def ensure_tool(name: str, progress: Progress) -> Path:
         return find_tool(name)
     except Failure:
         progress.say(f"building {name} from {version.GO_TOOLS[name]}")
-        go_install(_built_path(name).parent, version.GO_TOOLS[name])
+        go_install(_built_path(name).parent, version.GO_TOOLS[name], stamps=version.TOOL_STAMPS.get(name, {}))
         return find_tool(name)
 
 
-def go_install(bin_folder: Path, *packages: str, tags: str = "") -> None:
-    """Build Go programs, statically linked and stripped, into `bin_folder`."""
+def go_install(
+    bin_folder: Path, *packages: str, tags: str = "", stamps: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Build Go programs, statically linked and stripped, into `bin_folder`; `stamps` sets variables of theirs."""
+    link = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in stamps.items())])
     run(
-        [str(find_go()), "install", "-trimpath", "-ldflags", "-s -w", *(["-tags", tags] if tags else []), *packages],
+        [str(find_go()), "install", "-trimpath", "-ldflags", link, *(["-tags", tags] if tags else []), *packages],
         env={"GOBIN": str(bin_folder), "CGO_ENABLED": "0"},
         timeout_seconds=_BUILD_SECONDS_MAX,
     )

@@ -22,3 +22,14 @@ GO_TOOLS: Final = {
     "kind": f"sigs.k8s.io/kind@{KIND}",
     "helm": f"helm.sh/helm/v3/cmd/helm@{HELM}",
 }
+
+# Installed from its module, Helm knows neither its own version nor which Kubernetes it renders for.
+TOOL_STAMPS: Final = {
+    "helm": {
+        "helm.sh/helm/v3/internal/version.version": HELM,
+        "helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor": "1",
+        "helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor": KUBERNETES.split(".")[1],
+        "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor": "1",
+        "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor": KUBERNETES.split(".")[1],
+    },
+}
