@@ -1,0 +1,59 @@
+"""Renders the chart with the real helm; there is no other judge of a template."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.cluster.tool import find_tool
+from harness.process import Completed, run
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts/jarvis"
+Manifest = dict[str, Any]
+Render = Callable[..., list[Manifest]]
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    return find_tool("helm")
+
+
+@pytest.fixture(scope="session")
+def template(helm: Path) -> Callable[..., Completed]:
+    """`helm template` with values given as a dictionary; may fail."""
+
+    def render(values: Manifest | None = None, files: tuple[Path, ...] = ()) -> Completed:
+        command = [str(helm), "template", "jarvis", str(CHART), "--namespace", "jarvis-system", "--values", "-"]
+        for file in files:
+            command += ["--values", str(file)]
+        return run(command, input=yaml.safe_dump(values or {}), check=False)
+
+    return render
+
+
+@pytest.fixture(scope="session")
+def render(template: Callable[..., Completed]) -> Render:
+    """Manifests of the chart with these values."""
+
+    def manifests(values: Manifest | None = None, files: tuple[Path, ...] = ()) -> list[Manifest]:
+        done = template(values, files)
+        assert done.returncode == 0, done.stderr
+        return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+    return manifests
+
+
+@pytest.fixture(scope="session")
+def schema() -> Manifest:
+    return yaml.safe_load((CHART / "values.schema.yaml").read_text())
+
+
+def nested(path: tuple[str, ...], value: Any) -> Manifest:
+    """`{"a": {"b": value}}` of the path (a, b)."""
+    for key in reversed(path):
+        value = {key: value}
+    return copy.deepcopy(value)

@@ -1,0 +1,150 @@
+"""What every values file and every key renders."""
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.chart.conftest import CHART, ROOT, Manifest, Render, nested
+
+_VALUES_FILES = sorted((ROOT / "values").glob("*.yaml"))
+_KUBERNETES = ("1.29", "1.32", "1.36", "1.37")
+
+
+def _leaves(schema: Manifest, path: tuple[str, ...] = (), planned: bool = False) -> Any:
+    for name, node in schema.get("properties", {}).items():
+        below = planned or node.get("x-status") == "planned"
+        if "default" in node:
+            yield (*path, name), node, below
+        else:
+            yield from _leaves(node, (*path, name), below)
+
+
+_LEAVES = list(_leaves(yaml.safe_load((CHART / "values.schema.yaml").read_text())))
+_LIVE = [(path, node) for path, node, planned in _LEAVES if not planned and path != ("global",)]
+_PLANNED = [(path, node) for path, node, planned in _LEAVES if planned]
+
+# Another value where the schema alone cannot tell one, or where a key counts only beside others.
+_OTHER: dict[str, Any] = {
+    "infrastructure.node_count": 4,
+    "infrastructure.cluster_name": "other",
+    "infrastructure.availability_zones": ["elsewhere"],
+    "infrastructure.storage_size": "7Gi",
+    "infrastructure.vpc_cidr": "192.168.0.0/24",
+    "deployment.resource_limits.cpu": "3",
+    "deployment.resource_limits.memory": "3Gi",
+    "deployment.resource_limits.storage": "3Gi",
+    "deployment.resource_requests.cpu": "300m",
+    "deployment.resource_requests.memory": "300Mi",
+    "deployment.resource_requests.storage": "300Mi",
+    "deployment.auto_scaling.target_memory_utilization": 50,
+    "monitoring.metrics_retention": "7d",
+    "image.repository": "elsewhere/crdt-service",
+    "image.tag": "other",
+}
+_BESIDE: dict[str, Manifest] = {
+    "deployment.replicas": {"deployment": {"auto_scaling": {"enabled": False}}},
+    **{f"storage_classes.{tier}": {"infrastructure": {"storage_class": tier}} for tier in ("standard", "premium")},
+    **{
+        f"instance_presets.{size}": {"infrastructure": {"instance_type": size}} for size in ("small", "large", "xlarge")
+    },
+}
+
+
+def _other(path: tuple[str, ...], node: Manifest) -> Any:
+    dotted = ".".join(path)
+    if dotted in _OTHER:
+        return _OTHER[dotted]
+    default = node["default"]
+    if isinstance(default, bool):
+        return not default
+    if "enum" in node:
+        return next(value for value in node["enum"] if value != default)
+    if isinstance(default, int):
+        return default - 1 if default > node["minimum"] else default + 1
+    if path[0] == "storage_classes":
+        return "other"
+    if path[0] == "instance_presets":
+        return {"limits": {"cpu": "7"}}
+    raise AssertionError(f"{dotted}: say in _OTHER which other value to try")
+
+
+def _merge(base: Manifest, extra: Manifest) -> Manifest:
+    merged = dict(base)
+    for key, value in extra.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+@pytest.mark.parametrize(("path", "node"), _LIVE, ids=lambda value: ".".join(value) if isinstance(value, tuple) else "")
+def test_every_key_changes_a_rendered_object(render: Render, path: tuple[str, ...], node: Manifest):
+    beside = _BESIDE.get(".".join(path), {})
+
+    before, after = render(beside), render(_merge(beside, nested(path, _other(path, node))))
+
+    assert before != after
+
+
+@pytest.mark.parametrize(
+    ("path", "node"), _PLANNED, ids=lambda value: ".".join(value) if isinstance(value, tuple) else ""
+)
+def test_a_planned_key_is_accepted_and_changes_nothing(render: Render, path: tuple[str, ...], node: Manifest):
+    assert render() == render(nested(path, _other(path, node)))
+
+
+@pytest.mark.parametrize("file", [None, *_VALUES_FILES], ids=lambda file: file.stem if file else "defaults")
+@pytest.mark.parametrize("version", _KUBERNETES)
+def test_manifests_are_valid(render: Render, file: Path | None, version: str):
+    for manifest in render(files=(file,) if file else ()):
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_two_renders_are_identical(template: Any):
+    assert template().stdout == template().stdout
+
+
+def test_selectors_hold_only_stable_labels(render: Render):
+    stable = {"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component"}
+    workloads = [manifest for manifest in render() if manifest["kind"] in {"Deployment", "StatefulSet"}]
+
+    assert 2 == len(workloads)
+    for workload in workloads:
+        assert stable == set(workload["spec"]["selector"]["matchLabels"])
+        for claim in workload["spec"].get("volumeClaimTemplates", []):
+            assert stable == set(claim["metadata"]["labels"])
+
+
+def test_the_guides_names(render: Render):
+    names = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in render()}
+    expected = {
+        ("StatefulSet", "jarvis-crdt"),
+        ("Service", "jarvis-crdt-headless"),
+        ("Deployment", "jarvis-backend"),
+        ("Service", "jarvis-backend"),
+        ("ConfigMap", "jarvis-config"),
+    }
+
+    assert expected <= names
+
+
+def test_the_autoscaler_owns_the_number_of_pods(render: Render):
+    def kinds(values: Manifest) -> tuple[bool, bool]:
+        manifests = {manifest["kind"]: manifest for manifest in render(values)}
+        return "HorizontalPodAutoscaler" in manifests, "replicas" in manifests["Deployment"]["spec"]
+
+    assert (True, False) == kinds({"deployment": {"auto_scaling": {"enabled": True}}})
+    assert (False, True) == kinds({"deployment": {"auto_scaling": {"enabled": False}}})
+
+
+def test_zones_are_spread_strictly_only_where_there_are_several(render: Render):
+    def rule(zones: list[str]) -> str:
+        manifest = next(
+            m for m in render({"infrastructure": {"availability_zones": zones}}) if m["kind"] == "StatefulSet"
+        )
+        return manifest["spec"]["template"]["spec"]["topologySpreadConstraints"][0]["whenUnsatisfiable"]
+
+    assert "DoNotSchedule" == rule(["a", "b"])
+    assert "ScheduleAnyway" == rule(["a"])
