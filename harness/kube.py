@@ -216,7 +216,6 @@ def connect(context: str | None = None) -> Kube:
 def _sender(client: ApiClient, context: str, host: str) -> Callable[[Request], Response]:
     def send(request: Request) -> Response:
         headers = {"Accept": "application/json", "Content-Type": request.content_type}
-        merge = request.content_type != "application/json"
         try:
             method, url, sent_headers, _, _ = client.param_serialize(
                 request.method, request.path, header_params=headers, auth_settings=["BearerToken"]
@@ -225,7 +224,7 @@ def _sender(client: ApiClient, context: str, host: str) -> Callable[[Request], R
                 method,
                 url,
                 sent_headers,
-                json.dumps(request.body) if merge else request.body,
+                request.body,
                 _request_timeout=request.timeout_seconds,
             )
             return Response(reply.status, (reply.response.data or b"").decode("utf-8", "replace"))
