@@ -1,0 +1,232 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.spec.config import ConfigError, Problem, read_config
+
+_QUICK_START = """\
+infrastructure:
+  node_count: 3
+  instance_type: "medium"  # small, medium, large, xlarge
+  availability_zones:
+    - "us-west1-a"
+    - "us-west1-b"
+    - "us-west1-c"
+  storage_size: "100Gi"
+  storage_class: "fast-ssd"
+  vpc_cidr: "10.0.0.0/16"
+
+deployment:
+  environment: "production"
+  replicas: 3
+  auto_scaling:
+    enabled: true
+    min_replicas: 3
+    max_replicas: 10
+    target_cpu_utilization: 70
+
+monitoring:
+  prometheus_enabled: true
+  grafana_enabled: true
+  alerting_enabled: true
+
+security:
+  enable_tls: true
+  enable_rbac: true
+  network_policies: true
+"""
+
+
+def _write(folder: Path, content: str | bytes) -> Path:
+    path = folder / "cluster-config.yaml"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def _problems(folder: Path, content: str | bytes) -> tuple[Problem, ...]:
+    with pytest.raises(ConfigError) as caught:
+        read_config(_write(folder, content))
+    return caught.value.problems
+
+
+def test_the_guides_quick_start_is_valid_and_names_what_has_no_effect(tmp_path: Path):
+    config = read_config(_write(tmp_path, _QUICK_START))
+
+    assert 3 == config.values["infrastructure"]["node_count"]
+    assert 5 == config.values["crdt"]["sync_interval"]
+    assert {"infrastructure", "deployment", "monitoring", "security"} == set(config.overrides)
+    expected = ("monitoring.prometheus_enabled", "monitoring.grafana_enabled", "monitoring.alerting_enabled")
+    assert (
+        tuple(f"{key} is accepted and has no effect yet" for key in (*expected, "security.enable_tls"))
+        == config.warnings
+    )
+
+
+def test_the_guides_scaling_examples_are_valid(tmp_path: Path):
+    scaling = (
+        "enabled: true, min_replicas: 3, max_replicas: 20, target_cpu_utilization: 60, target_memory_utilization: 70"
+    )
+    text = f"deployment:\n  auto_scaling: {{{scaling}}}\n  resource_limits: {{cpu: '2000m', memory: 4Gi}}\n"
+
+    config = read_config(_write(tmp_path, text + "infrastructure: {storage_size: 500Gi, storage_class: premium}\n"))
+
+    assert 20 == config.values["deployment"]["auto_scaling"]["max_replicas"]
+
+
+def test_a_planned_key_that_is_off_is_not_warned_about(tmp_path: Path):
+    assert () == read_config(_write(tmp_path, "security:\n  enable_tls: false\n")).warnings
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "path", "message", "allowed", "suggestion"),
+    [
+        ("infrastructure:\n  node_count: -5\n", 2, 15, "infrastructure.node_count", "too small", "1 to 10", ""),
+        ("infrastructure:\n  node_count: 11\n", 2, 15, "infrastructure.node_count", "too large", "1 to 10", ""),
+        (
+            "infrastructure:\n  node_count: '3'\n",
+            2,
+            15,
+            "infrastructure.node_count",
+            "not a whole number",
+            "1 to 10",
+            "",
+        ),
+        (
+            "infrastructure:\n  node_count: 3.5\n",
+            2,
+            15,
+            "infrastructure.node_count",
+            "not a whole number",
+            "1 to 10",
+            "",
+        ),
+        (
+            "infrastructure:\n  node_count: true\n",
+            2,
+            15,
+            "infrastructure.node_count",
+            "not a whole number",
+            "1 to 10",
+            "",
+        ),
+        (
+            "infrastructure:\n  instance_type: banana\n",
+            *(2, 18, "infrastructure.instance_type", "not one of the values that are allowed"),
+            *("small, medium, large, xlarge", ""),
+        ),
+        (
+            "infrastructure:\n  instance_type: meduim\n",
+            *(2, 18, "infrastructure.instance_type", "not one of the values that are allowed"),
+            *("small, medium, large, xlarge", "medium"),
+        ),
+        (
+            "crdt:\n  gossip_protocol:\n    enabled: 7\n",
+            3,
+            14,
+            "crdt.gossip_protocol.enabled",
+            "not true or false",
+            "true or false",
+            "",
+        ),
+        ("crdt: 7\n", 1, 7, "crdt", "not a mapping", "", ""),
+        (
+            "deployment:\n  auto_scaling:\n    min_replicas: 5\n    max_replicas: 4\n",
+            *(3, 19, "deployment.auto_scaling.min_replicas", "above deployment.auto_scaling.max_replicas (4)"),
+            *("at most 4, or raise max_replicas", ""),
+        ),
+        (
+            "infrastructure:\n  node_count: 2\n",
+            *(1, 1, "crdt.replication_factor", "above infrastructure.node_count (2)"),
+            *("at most 2, or raise node_count", ""),
+        ),
+        (
+            "infrastructure:\n  storage_size: 100\n",
+            2,
+            17,
+            "infrastructure.storage_size",
+            "not text",
+            "text like 100Gi",
+            "",
+        ),
+    ],
+)
+def test_a_bad_value_is_explained_where_it_stands(
+    tmp_path: Path, text, line, column, path, message, allowed, suggestion
+):
+    (problem,) = _problems(tmp_path, text)
+
+    assert (line, column, path) == (problem.line, problem.column, problem.path)
+    assert (message, allowed, suggestion) == (problem.message, problem.allowed, problem.suggestion)
+
+
+def test_an_unknown_key_suggests_the_one_that_was_meant(tmp_path: Path):
+    (problem,) = _problems(tmp_path, "infrastructure:\n  node_cuont: 3\n")
+
+    assert (2, 3, "infrastructure.node_cuont") == (problem.line, problem.column, problem.path)
+    assert "unknown key" == problem.message
+    assert "node_count" == problem.suggestion
+    assert "node_count" in problem.allowed.split(", ")
+
+
+def test_every_problem_is_told_at_once_in_the_order_of_the_file(tmp_path: Path):
+    problems = _problems(
+        tmp_path, "colour: blue\ninfrastructure:\n  node_count: 99\n  zone: a\ncrdt:\n  sync_interval: 0\n"
+    )
+
+    assert [1, 3, 4, 6] == [problem.line for problem in problems]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "there is nothing in it"),
+        (b"# only a comment\n", "there is nothing in it"),
+        (b"- a\n- list\n", "not a mapping of keys to values"),
+        (b"just text\n", "not a mapping of keys to values"),
+        (b"a: [1,\n", "not valid YAML: "),
+        (b"a: b: c\n", "not valid YAML: "),
+        (b"a: 1\n---\nb: 2\n", "not valid YAML: "),
+        (b"\xff\xfe\x00", "not UTF-8 text: byte 0 cannot be decoded"),
+        (b"crdt: \x00\n", "not valid YAML: "),
+        (
+            b"crdt:\n  sync_interval: 5\n  sync_interval: 6\n",
+            "crdt.sync_interval is written twice; line 2 has the first",
+        ),
+        (b"1: 2\n", "a key must be plain text"),
+        (b"? [a]\n: 2\n", "a key must be plain text"),
+        (b"a: &x 1\nb: *x\n", "aliases are not accepted: write the value out"),
+        (b"a: " + b"[" * 60 + b"]" * 60, "nested more than 50 deep"),
+        (b"a: !!python/object:os.system x\n", "not valid YAML: "),
+        (b"a: " + b"x" * (1 << 20), "larger than 1 MiB"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: bytes, message: str):
+    (problem,) = _problems(tmp_path, content)
+
+    assert problem.message.startswith(message)
+
+
+@pytest.mark.parametrize("name", ["absent.yaml", ".", "\0"])
+def test_what_cannot_be_read_is_said(tmp_path: Path, name: str):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_config(tmp_path / name)
+
+
+@given(content=st.binary(max_size=200))
+def test_no_bytes_raise_anything_else(content: bytes, tmp_path_factory: pytest.TempPathFactory):
+    path = _write(tmp_path_factory.getbasetemp(), content)
+    try:
+        read_config(path)
+    except ConfigError as error:
+        assert error.problems
+
+
+@given(text=st.text(alphabet="abc:{}[]-?|>&*!#%@,'\" \n\t0123.", max_size=60))
+def test_no_yaml_raises_anything_else(text: str, tmp_path_factory: pytest.TempPathFactory):
+    path = _write(tmp_path_factory.getbasetemp(), text)
+    try:
+        read_config(path)
+    except ConfigError as error:
+        assert error.problems
