@@ -9,19 +9,23 @@ import yaml
 
 from harness.cluster import version
 from harness.cluster.airgap.node_image import ensure_node_image
+from harness.cluster.cache import cache_root
 from harness.cluster.docker import has_image
 from harness.cluster.engine import engine_answers, ensure_engine, stop_engine
-from harness.cluster.manager import delete_cluster, ensure_cluster, load_images
+from harness.cluster.host import require_free_space
+from harness.cluster.manager import delete_cluster, ensure_cluster, load_images, restart_workloads
 from harness.cluster.progress import Progress
 from harness.cluster.service_image import ensure_python_image, ensure_service_image
 from harness.cluster.tool import ensure_tool
 from harness.failure import Failure
 
+_SPACE_GIBIBYTES = 4
 _CHART = Path(__file__).parents[2] / "charts/jarvis/Chart.yaml"
 
 
 def up(progress: Progress) -> None:
     """Bring up engine, cluster and service image."""
+    require_free_space(cache_root(), _SPACE_GIBIBYTES)
     ensure_engine(progress)
     tag = yaml.safe_load(_CHART.read_text(encoding="utf-8"))["appVersion"]
     # Side by side: compiling fills the cores while Debian's and Python's packages come over the network.
@@ -30,7 +34,8 @@ def up(progress: Progress) -> None:
         tooling = pool.submit(ensure_tool, "helm", progress)
         cluster = ensure_cluster(progress)
         tooling.result()
-        load_images(cluster, building.result(), progress)
+        if load_images(cluster, building.result(), progress):
+            restart_workloads(cluster, progress)
     progress.say(f"cluster {cluster.name} is up: context {cluster.context}", style="bold green")
 
 

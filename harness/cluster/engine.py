@@ -16,9 +16,7 @@ from harness.process import CommandMissingError, CommandTimeoutError, run
 
 _START_SECONDS_MAX: Final = 60
 _ANSWER_SECONDS_MAX: Final = 20
-_SPACE_GIBIBYTES: Final = 8
 _PID_FILE: Final = Path("/run/jarvis-engine.pid")
-_INSTALL: Final = ("docker.io", "debootstrap", "xz-utils")
 
 
 def ensure_engine(progress: Progress) -> None:
@@ -30,9 +28,7 @@ def ensure_engine(progress: Progress) -> None:
     if engine_answers():
         return
     host.require_root("start a container engine")
-    host.require_free_space(cache_root(), _SPACE_GIBIBYTES)
-    if not shutil.which("dockerd"):
-        _install(progress)
+    host.ensure_program("dockerd", "docker.io", progress)
     _start(progress)
 
 
@@ -57,15 +53,6 @@ def stop_engine(progress: Progress) -> None:
             deadline_seconds=_START_SECONDS_MAX,
             interval_seconds=0.5,
         )
-
-
-def _install(progress: Progress) -> None:
-    if not shutil.which("apt-get"):
-        raise Failure("there is no container engine", "install Docker 20.10 or newer and start it")
-    environment = {"DEBIAN_FRONTEND": "noninteractive"}
-    with progress.step("installing Docker from Debian's packages", 40):
-        run(["apt-get", "update", "-q"], timeout_seconds=300)
-        run(["apt-get", "install", "-qy", "--no-install-recommends", *_INSTALL], env=environment, timeout_seconds=900)
 
 
 def _start(progress: Progress) -> None:

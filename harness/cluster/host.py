@@ -5,10 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from harness.cluster.progress import Progress
 from harness.failure import Failure
+from harness.process import run
 
 _CAP_SYS_RESOURCE: Final = 24
 _GIBIBYTE: Final = 1 << 30
+_INSTALL_SECONDS_MAX: Final = 900
 
 
 def lacks_sys_resource() -> bool:
@@ -37,4 +40,24 @@ def require_free_space(folder: Path, gibibytes: float) -> None:
         raise Failure(
             f"{existing}: {free:.1f} GiB free, {gibibytes:.0f} GiB needed",
             "free some space, or set JARVIS_CACHE to a folder on a larger disk",
+        )
+
+
+def ensure_program(name: str, package: str, progress: Progress) -> None:
+    """Install a Debian package unless its program is on PATH.
+
+    Raises:
+        Failure: The program is missing and this is no Debian, or not root.
+    """
+    if shutil.which(name):
+        return
+    if not shutil.which("apt-get"):
+        raise Failure(f"{name} is not installed", f"install {package} with your system's package manager")
+    require_root(f"install {package}")
+    with progress.step(f"installing {package} from Debian's packages", 40):
+        run(["apt-get", "update", "-q"], timeout_seconds=_INSTALL_SECONDS_MAX)
+        run(
+            ["apt-get", "install", "-qy", "--no-install-recommends", package],
+            env={"DEBIAN_FRONTEND": "noninteractive"},
+            timeout_seconds=_INSTALL_SECONDS_MAX,
         )

@@ -101,6 +101,16 @@ def load_images(cluster: Cluster, images: Sequence[str], progress: Progress) -> 
     return bool(missing)
 
 
+def restart_workloads(cluster: Cluster, progress: Progress) -> None:
+    """Restart the pods of every Jarvis there is, so that they run the image that was just loaded under the same tag."""
+    kinds = "statefulsets,deployments"
+    which = ["--all-namespaces", "--selector=app.kubernetes.io/name=jarvis", "--output=json"]
+    for item in json.loads(kubectl(cluster, "get", kinds, *which))["items"]:
+        namespace, workload = item["metadata"]["namespace"], f"{item['kind'].lower()}/{item['metadata']['name']}"
+        kubectl(cluster, "rollout", "restart", workload, "--namespace", namespace)
+        progress.say(f"restarting {workload} in {namespace}: it runs an older build of the image")
+
+
 def delete_cluster(progress: Progress) -> None:
     """Remove the cluster's containers and its kubeconfig entry, if there are any."""
     every = ["docker", "ps", "--all", "--quiet", "--filter", f"label=io.x-k8s.kind.cluster={version.CLUSTER_NAME}"]

@@ -6,7 +6,7 @@ from typing import Final
 
 from harness.cluster import version
 from harness.cluster.cache import cache_root, cached, content_key
-from harness.cluster.host import require_root
+from harness.cluster.host import ensure_program, require_root
 from harness.cluster.progress import Progress
 from harness.cluster.tool import find_go, go_install
 from harness.process import run
@@ -82,6 +82,7 @@ def python_root(progress: Progress) -> Path:
 def _debian(name: str, packages: tuple[str, ...], progress: Progress, expected_seconds: float) -> Path:
     def build(scratch: Path) -> None:
         require_root("make a root file system with debootstrap")
+        ensure_program("debootstrap", "debootstrap", progress)
         downloads = cache_root() / "deb" / name
         downloads.mkdir(parents=True, exist_ok=True)
         root = scratch / "root"

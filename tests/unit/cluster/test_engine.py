@@ -33,10 +33,10 @@ def test_no_engine_and_no_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 def test_no_engine_and_no_package_manager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr("os.geteuid", lambda: 0)
 
-    with pytest.raises(Failure, match="there is no container engine") as caught:
+    with pytest.raises(Failure, match="dockerd is not installed") as caught:
         engine.ensure_engine(Progress())
 
-    assert "Docker" in caught.value.remedy
+    assert "docker.io" in caught.value.remedy
     assert not (tmp_path / "cache").exists()
 
 
