@@ -11,8 +11,8 @@ from harness.release.helm import Helm
 from harness.release.name import LABELS, RECORD, SECRET
 from harness.release.namespace import owned_by_cli
 
-# What helm leaves behind: hooks, and what the StatefulSet's template claimed.
-_LEFT_BEHIND = ("jobs", "rolebindings", "roles", "serviceaccounts", "persistentvolumeclaims")
+# What helm leaves behind: hooks, pods of failed tests, and what the StatefulSet's template claimed.
+_LEFT_BEHIND = ("jobs", "rolebindings", "roles", "serviceaccounts", "pods", "persistentvolumeclaims")
 # What must be gone before the record may go; the record comes last, since it is what a second cleanup starts from.
 _AWAITED = ("statefulsets", "deployments", "pods", "persistentvolumeclaims", "services")
 # Someone else's objects of these kinds keep the namespace alive.

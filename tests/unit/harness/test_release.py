@@ -24,7 +24,7 @@ class FakeHelm:
         self._api = api
 
     def uninstall(self) -> None:
-        for key in [key for key in self._api.objects if key[0] in ("statefulsets", "deployments", "secrets", "pods")]:
+        for key in [key for key in self._api.objects if key[0] in ("statefulsets", "deployments", "secrets")]:
             del self._api.objects[key]
 
 
