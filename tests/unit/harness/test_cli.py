@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from harness.spec.config import read_config
 from typer.testing import CliRunner
 
 from harness.cli import app as cli
+from harness.spec.config import read_config
 from tests.unit.harness.fake_api import FakeApi, deployed_api
 from tests.unit.harness.test_kube import write_kubeconfig
 
