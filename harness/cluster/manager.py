@@ -60,6 +60,8 @@ def ensure_cluster(progress: Progress) -> Cluster:
     if cluster and _answers(cluster):
         progress.say(f"cluster {cluster.name} is already running")
         return cluster
+    if cluster:
+        progress.say(f"cluster {cluster.name} does not answer with all its nodes; making it anew", style="yellow")
     delete_cluster(progress)
     with ThreadPoolExecutor(1) as pool:
         kind = pool.submit(ensure_tool, "kind", progress)
