@@ -15,7 +15,8 @@ from urllib.parse import urlencode
 import urllib3
 from kubernetes.client import ApiClient, ApiException
 from kubernetes.client.configuration import Configuration
-from kubernetes.config import ConfigException, list_kube_config_contexts, load_kube_config
+from kubernetes.config import ConfigException, load_kube_config
+from kubernetes.config.kube_config import KubeConfigMerger
 from yaml import YAMLError
 
 from harness.failure import Failure
@@ -195,9 +196,14 @@ def connect(context: str | None = None) -> Kube:
     config_file = os.pathsep.join(str(path) for path in files)
     configuration = Configuration()
     try:
-        contexts, current = list_kube_config_contexts(config_file)  # type: ignore[no-untyped-call]
-        name = context or (current or {}).get("name", "")
-        names = [known["name"] for known in contexts]
+        merged = KubeConfigMerger(config_file).config  # type: ignore[no-untyped-call]
+        name = context or merged.safe_get("current-context")
+        names = [known["name"] for known in merged.safe_get("contexts") or []]
+        if not name:
+            raise KubeconfigError(
+                f"the kubeconfig {location} has no current context",
+                "choose one with --context, or bring up the local cluster with `make up`",
+            )
         if name not in names:
             raise UnknownContextError(
                 f"the kubeconfig {location} has no context {name}",

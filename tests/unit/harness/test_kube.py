@@ -83,6 +83,17 @@ def test_an_unknown_context_names_the_known_ones(tmp_path: Path, monkeypatch: py
     assert caught.value.remedy == "use one of: dead"
 
 
+def test_no_current_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `kind delete cluster` leaves behind, and many a file of several clusters."""
+    path = write_kubeconfig(tmp_path / "config", "https://127.0.0.1:1")
+    path.write_text(path.read_text().replace("current-context: dead\n", ""))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+
+    with pytest.raises(KubeconfigError, match="has no current context"):
+        connect()
+    assert connect("dead").context == "dead"
+
+
 def test_no_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
 
