@@ -4,6 +4,7 @@ A result is built in a scratch folder and moved into place whole, so an interrup
 looks finished, and the next one resumes with the parts that are.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -51,15 +52,23 @@ def cached(name: str, key: str, build: Callable[[Path], None]) -> Path:
     done = parts / f"{name}-{key}"
     if done.is_dir():
         return done
-    scratch = parts / f".{name}-{key}.{os.getpid()}"
+    parts.mkdir(parents=True, exist_ok=True)
+    # Two builders of one part would do the work twice and trip over each other at the end.
+    with (parts / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.is_dir():
+            _build_whole(parts / f".{name}-{key}.scratch", done, build)
+    for older in parts.glob(f"{name}-" + "[0-9a-f]" * 12):
+        if older != done:
+            shutil.rmtree(older, ignore_errors=True)
+    return done
+
+
+def _build_whole(scratch: Path, done: Path, build: Callable[[Path], None]) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    scratch.mkdir()
     try:
         build(scratch)
         scratch.rename(done)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    for older in parts.glob(f"{name}-" + "[0-9a-f]" * 12):
-        if older != done:
-            shutil.rmtree(older, ignore_errors=True)
-    return done

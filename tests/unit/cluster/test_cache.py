@@ -1,3 +1,5 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,26 @@ from harness.cluster.cache import cached, content_key
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("JARVIS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+def _parts(cache: Path) -> list[Path]:
+    return [path for path in (cache / "part").iterdir() if not path.name.endswith(".lock")]
+
+
+def test_two_builders_of_one_part_build_it_once():
+    builds: list[Path] = []
+    both_started = threading.Event()
+
+    def build(scratch: Path) -> None:
+        builds.append(scratch)
+        both_started.wait(60)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (pool.submit(cached, "part", "0123456789ab", build) for _ in range(2))
+        both_started.set()
+
+    assert first.result() == second.result()
+    assert 1 == len(builds)
 
 
 def test_builds_once_for_the_same_content():
@@ -32,7 +54,7 @@ def test_an_interrupted_build_leaves_nothing_and_is_done_again(cache: Path):
 
     with pytest.raises(KeyboardInterrupt):
         cached("part", content_key("input"), interrupted)
-    assert [] == list((cache / "part").iterdir())
+    assert [] == _parts(cache)
 
     done = cached("part", content_key("input"), lambda scratch: (scratch / "whole").touch())
     assert ["whole"] == [file.name for file in done.iterdir()]
@@ -43,7 +65,7 @@ def test_a_new_result_replaces_the_old_one_of_the_same_part_only(cache: Path):
     old = cached("part", content_key("a"), lambda _scratch: None)
     new = cached("part", content_key("b"), lambda _scratch: None)
 
-    assert {other, new} == set((cache / "part").iterdir())
+    assert {other, new} == set(_parts(cache))
     assert not old.exists()
 
 
