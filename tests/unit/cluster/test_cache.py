@@ -1,4 +1,5 @@
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,15 +20,17 @@ def _parts(cache: Path) -> list[Path]:
 
 def test_two_builders_of_one_part_build_it_once():
     builds: list[Path] = []
-    both_started = threading.Event()
+    both_run = threading.Event()
 
     def build(scratch: Path) -> None:
         builds.append(scratch)
-        both_started.wait(60)
+        both_run.wait(60)
 
     with ThreadPoolExecutor(2) as pool:
         first, second = (pool.submit(cached, "part", "0123456789ab", build) for _ in range(2))
-        both_started.set()
+        while not second.running():
+            time.sleep(0.01)
+        both_run.set()
 
     assert first.result() == second.result()
     assert 1 == len(builds)
