@@ -23,6 +23,8 @@ __all__ = ["Config", "ConfigError", "Problem", "read_config", "render_template"]
 _FILE_BYTES_MAX: Final = 1 << 20
 _DEPTH_MAX: Final = 50
 _EVENTS_MAX: Final = 100_000
+_DIGITS_MAX: Final = 40
+_KINDS: Final = frozenset({"str", "int", "float", "bool", "null", "map", "seq"})
 _MESSAGES: Final = {
     "enum": "not one of the values that are allowed",
     "minimum": "too small",
@@ -36,10 +38,10 @@ _MESSAGES: Final = {
 _WRITE_ONE: Final = "python deployment_cli.py template cluster-config.yaml writes a complete one"
 
 Path_ = tuple[str | int, ...]
-# Mark of each value, and under (…, _KEY) of its key. PyYAML's C parser has a Mark of its own.
+# Marks of values, and under (…, _KEY) of their keys; no name or index is -1. PyYAML's C parser has a Mark of its own.
 Mark = Any
 Marks = dict[Path_, Mark]
-_KEY: Final = "\0key"
+_KEY: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,9 @@ def _judge_events(text: str, source: str) -> None:
     for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         message = ""
-        if isinstance(event, yaml.AliasEvent):
+        if getattr(event, "tag", None) is not None:
+            message = "tags are not accepted: write the value without"
+        elif isinstance(event, yaml.AliasEvent):
             message = "aliases are not accepted: write the value out"
         elif depth > _DEPTH_MAX:
             message = f"nested more than {_DEPTH_MAX} deep"
@@ -185,6 +189,10 @@ def _unreadable(source: str, error: Exception) -> Problem:
 def _judge_nodes(node: yaml.Node, marks: Marks, path: Path_ = ()) -> Iterator[tuple[tuple[int, int], str]]:
     """Note where each value begins; yield keys that are written twice or are no plain text."""
     marks.setdefault(path, node.start_mark)
+    if node.tag.rpartition(":")[2] not in _KINDS:
+        yield _place(node.start_mark), "not a value that JSON knows: put it in quotes"
+    elif node.tag.endswith(":int") and len(node.value) > _DIGITS_MAX:
+        yield _place(node.start_mark), f"a number of more than {_DIGITS_MAX} digits"
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
             yield from _judge_nodes(child, marks, (*path, index))
