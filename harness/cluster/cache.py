@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 
@@ -43,10 +44,12 @@ def _chunks(inputs: Iterable[str | bytes | Path]) -> Iterable[bytes]:
             yield item.read_bytes()
 
 
-def cached(name: str, key: str, build: Callable[[Path], None]) -> Path:
+def cached(
+    name: str, key: str, build: Callable[[Path], None], step: AbstractContextManager[None] | None = None
+) -> Path:
     """Return the folder of part `name` with content `key`; call `build` on an empty scratch folder if it is missing.
 
-    Older results of the same part are removed once the new one is in place.
+    `step` is entered around the build alone: what is there already is not announced. Older results of the same part are removed once the new one is in place.
     """
     parts = cache_root() / "part"
     done = parts / f"{name}-{key}"
@@ -57,7 +60,8 @@ def cached(name: str, key: str, build: Callable[[Path], None]) -> Path:
     with (parts / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.is_dir():
-            _build_whole(parts / f".{name}-{key}.scratch", done, build)
+            with step or nullcontext():
+                _build_whole(parts / f".{name}-{key}.scratch", done, build)
     for older in parts.glob(f"{name}-" + "[0-9a-f]" * 12):
         if older != done:
             shutil.rmtree(older, ignore_errors=True)

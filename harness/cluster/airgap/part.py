@@ -1,4 +1,7 @@
-"""The parts that an air-gapped node image is made of, each built once for a given content of its inputs."""
+"""The parts that an air-gapped node image is made of, each built once for a given content of its inputs.
+
+Expected times are those of a first build on 2 cores, where the parts are built side by side.
+"""
 
 import shutil
 from pathlib import Path
@@ -46,37 +49,41 @@ def kubernetes(progress: Progress) -> Path:
                 timeout_seconds=_COMPILE_SECONDS_MAX,
             )
 
-    with progress.step(f"compiling Kubernetes {version.KUBERNETES}", 420):
-        return cached("kubernetes", content_key(version.KUBERNETES, module), build)
+    step = progress.step(f"compiling Kubernetes {version.KUBERNETES}", 690)
+    return cached("kubernetes", content_key(version.KUBERNETES, module), build, step)
 
 
 def containerd(progress: Progress) -> Path:
     """`containerd`, `ctr` and `containerd-shim-runc-v2`; Kubernetes 1.36 needs containerd 2, which Debian lacks."""
     package = "github.com/containerd/containerd/v2/cmd"
     programs = [f"{package}/{name}@{version.CONTAINERD}" for name in ("containerd", "ctr", "containerd-shim-runc-v2")]
-    with progress.step(f"compiling containerd {version.CONTAINERD}", 100):
-        return cached(
-            "containerd",
-            content_key(*programs, _CONTAINERD_TAGS),
-            lambda scratch: go_install(scratch, *programs, tags=_CONTAINERD_TAGS),
-        )
+    return cached(
+        "containerd",
+        content_key(*programs, _CONTAINERD_TAGS),
+        lambda scratch: go_install(scratch, *programs, tags=_CONTAINERD_TAGS),
+        progress.step(f"compiling containerd {version.CONTAINERD}", 330),
+    )
 
 
 def local_path_provisioner(progress: Progress) -> Path:
     """The storage provisioner that kind uses."""
     program = f"github.com/rancher/local-path-provisioner@{version.LOCAL_PATH_PROVISIONER}"
-    with progress.step(f"compiling local-path-provisioner {version.LOCAL_PATH_PROVISIONER}", 60):
-        return cached("local-path-provisioner", content_key(program), lambda scratch: go_install(scratch, program))
+    return cached(
+        "local-path-provisioner",
+        content_key(program),
+        lambda scratch: go_install(scratch, program),
+        progress.step(f"compiling local-path-provisioner {version.LOCAL_PATH_PROVISIONER}", 370),
+    )
 
 
 def node_root(progress: Progress) -> Path:
     """The node's root file system as `root.tar`."""
-    return _debian("node-root", NODE_PACKAGES, progress, expected_seconds=60)
+    return _debian("node-root", NODE_PACKAGES, progress, expected_seconds=180)
 
 
 def python_root(progress: Progress) -> Path:
     """The service image's base as `root.tar`: Debian and its Python."""
-    return _debian("python-root", PYTHON_PACKAGES, progress, expected_seconds=40)
+    return _debian("python-root", PYTHON_PACKAGES, progress, expected_seconds=160)
 
 
 def _debian(name: str, packages: tuple[str, ...], progress: Progress, expected_seconds: float) -> Path:
@@ -93,5 +100,5 @@ def _debian(name: str, packages: tuple[str, ...], progress: Progress, expected_s
         run(["tar", "--numeric-owner", "-C", str(root), "-cf", str(scratch / "root.tar"), "."])
         shutil.rmtree(root)
 
-    with progress.step(f"making {name} from Debian {version.DEBIAN}'s packages", expected_seconds):
-        return cached(name, content_key(version.DEBIAN, *packages), build)
+    step = progress.step(f"making {name} from Debian {version.DEBIAN}'s packages", expected_seconds)
+    return cached(name, content_key(version.DEBIAN, *packages), build, step)
