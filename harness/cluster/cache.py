@@ -49,7 +49,8 @@ def cached(
 ) -> Path:
     """Return the folder of part `name` with content `key`; call `build` on an empty scratch folder if it is missing.
 
-    `step` is entered around the build alone: what is there already is not announced. Older results of the same part are removed once the new one is in place.
+    `step` is entered around the build alone: what is there already is not announced.
+    Older results of the same part are removed once the new one is in place.
     """
     parts = cache_root() / "part"
     done = parts / f"{name}-{key}"
