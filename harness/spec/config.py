@@ -5,17 +5,19 @@ The file is the chart's values. YAML is composed to nodes first, because only no
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError
 
 from harness.failure import Failure
 from harness.spec.generate import render_template
+from harness.spec.rule import Violation, judge
 from harness.spec.schema import Node, allowed, defaults, read_schema, walk
 
 __all__ = ["Config", "ConfigError", "Problem", "read_config", "render_template"]
@@ -42,6 +44,16 @@ Path_ = tuple[str | int, ...]
 Mark = Any
 Marks = dict[Path_, Mark]
 _KEY: Final = -1
+
+
+def _judge_pattern(_validator: object, pattern: str, value: object, _node: object) -> Iterator[ValidationError]:
+    # Python's `$` lets a newline at the end through, helm's does not; every pattern here is anchored.
+    if isinstance(value, str) and not re.fullmatch(pattern.removesuffix("$"), value):
+        yield ValidationError("does not match")
+
+
+# The stubs leave `extend` without types.
+_Validator: Final = validators.extend(Draft202012Validator, {"pattern": _judge_pattern})  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +126,11 @@ def read_config(path: Path) -> Config:
         raise ConfigError((_unreadable(source, error),)) from None
     if not isinstance(overrides, dict):
         raise ConfigError((Problem(source, 1, 1, "", "", "not a mapping of keys to values", "infrastructure: …"),))
-    errors = Draft202012Validator(read_schema()).iter_errors(overrides)
+    errors = _Validator(read_schema()).iter_errors(overrides)
     problems = [problem for error in errors for problem in _explain(error, marks, source)]
     values = _merge(defaults(), overrides)
     if not problems:
-        problems = [
-            Problem(source, *_find(marks, path), ".".join(path), value, message, choices)
-            for path, value, message, choices in _judge_rules(values)
-        ]
+        problems = [_explain_rule(violation, marks, source) for violation in judge(values)]
     if problems:
         raise ConfigError(tuple(sorted(problems, key=lambda problem: (problem.line, problem.column))))
     return Config(values, overrides, source, tuple(_warnings(overrides)))
@@ -244,28 +253,19 @@ def _explain_unknown(
         yield Problem(source, *place, dotted, "", "unknown key", ", ".join(known), close[0] if close else "")
 
 
+def _explain_rule(violation: Violation, marks: Marks, source: str) -> Problem:
+    # Where the file says nothing of the key itself, what bounds it is what was written.
+    path, bound = violation.path, violation.bound
+    place = _find(marks, bound if bound in marks and path not in marks else path)
+    message = f"above {'.'.join(bound)} ({violation.limit})"
+    remedy = f"at most {violation.limit}, or raise {bound[-1] if bound[-1] not in path else '.'.join(bound)}"
+    return Problem(source, *place, ".".join(path), violation.value, message, remedy)
+
+
 def _type_name(kind: object) -> str:
     names = {"integer": "a whole number", "string": "text", "boolean": "true or false", "object": "a mapping"}
     first = kind[0] if isinstance(kind, list) else kind
     return names.get(str(first), "a list")
-
-
-def _judge_rules(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], object, str, str]]:
-    """Rules that span keys; the chart's `_validate.tpl` has the same."""
-    scaling, nodes = values["deployment"]["auto_scaling"], values["infrastructure"]["node_count"]
-    low, high = scaling["min_replicas"], scaling["max_replicas"]
-    if low > high:
-        path = ("deployment", "auto_scaling", "min_replicas")
-        yield (
-            path,
-            low,
-            f"above deployment.auto_scaling.max_replicas ({high})",
-            f"at most {high}, or raise max_replicas",
-        )
-    factor = values["crdt"]["replication_factor"]
-    if factor > nodes:
-        message = f"above infrastructure.node_count ({nodes})"
-        yield ("crdt", "replication_factor"), factor, message, f"at most {nodes}, or raise node_count"
 
 
 def _merge(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:

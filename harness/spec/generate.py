@@ -20,7 +20,10 @@ _INDENT: Final = "  "
 
 
 def render_json_schema() -> str:
-    """The schema as Helm reads it: JSON, without the extension keywords."""
+    """The schema as Helm reads it: JSON, without the extension keywords, and every key required.
+
+    Helm judges values that are merged with the defaults, where a key is missing only if a null deleted it.
+    """
     return json.dumps(_plain(read_schema()), indent=2) + "\n"
 
 
@@ -68,7 +71,10 @@ def render_documentation() -> str:
 
 def _plain(node: Any) -> Any:
     if isinstance(node, Mapping):
-        return {name: _plain(child) for name, child in node.items() if not str(name).startswith("x-")}
+        plain = {name: _plain(child) for name, child in node.items() if not str(name).startswith("x-")}
+        if isinstance(children := node.get("properties"), Mapping):
+            plain["required"] = [name for name, child in children.items() if "null" not in child["type"]]
+        return plain
     return [_plain(child) for child in node] if isinstance(node, list) else node
 
 

@@ -1,6 +1,7 @@
 """Renders the chart with the real helm; there is no other judge of a template."""
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,16 @@ def helm() -> Path:
 def template(helm: Path) -> Callable[..., Completed]:
     """`helm template` with values given as a dictionary; may fail."""
 
-    def render(values: Manifest | None = None, files: tuple[Path, ...] = ()) -> Completed:
-        command = [str(helm), "template", "jarvis", str(CHART), "--namespace", "jarvis-system", "--values", "-"]
+    def render(
+        values: Manifest | None = None,
+        files: tuple[Path, ...] = (),
+        release: str = "jarvis",
+        namespace: str = "jarvis-system",
+    ) -> Completed:
+        command = [str(helm), "template", release, str(CHART), "--namespace", namespace, "--values", "-"]
         for file in files:
             command += ["--values", str(file)]
-        return run(command, input=yaml.safe_dump(values or {}), check=False)
+        return run(command, input=json.dumps(values or {}), check=False)
 
     return render
 
@@ -39,8 +45,8 @@ def template(helm: Path) -> Callable[..., Completed]:
 def render(template: Callable[..., Completed]) -> Render:
     """Manifests of the chart with these values."""
 
-    def manifests(values: Manifest | None = None, files: tuple[Path, ...] = ()) -> list[Manifest]:
-        done = template(values, files)
+    def manifests(values: Manifest | None = None, files: tuple[Path, ...] = (), **names: str) -> list[Manifest]:
+        done = template(values, files, **names)
         assert done.returncode == 0, done.stderr
         return [document for document in yaml.safe_load_all(done.stdout) if document]
 

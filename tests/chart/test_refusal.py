@@ -1,9 +1,11 @@
 """Bad values are refused by helm itself, whoever installs."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.spec.config import ConfigError, read_config
 from tests.chart.conftest import nested
 
 
@@ -17,6 +19,12 @@ from tests.chart.conftest import nested
         ("infrastructure.nodes", 3, "nodes"),
         ("infrastructure.storage_size", "100", "pattern"),
         ("infrastructure.vpc_cidr", "10.0.0.0/33", "pattern"),
+        ("infrastructure.vpc_cidr", "10.0.0.256/16", "pattern"),
+        ("infrastructure.vpc_cidr", None, "missing property 'vpc_cidr'"),
+        ("crdt", None, "missing property 'crdt'"),
+        ("image.repository", "a: b", "pattern"),
+        ("image.tag", ".hidden", "pattern"),
+        ("storage_classes.premium", "a: b", "pattern"),
         ("infrastructure.availability_zones", [], "minItems"),
         ("deployment.resource_limits.cpu", "0m", "pattern"),
         ("crdt.gossip_protocol.fan_out", 3, "fan_out"),
@@ -43,6 +51,22 @@ def test_the_schema_refuses(template: Any, path: str, value: Any, says: str):
             {"infrastructure": {"node_count": 2}, "crdt": {"replication_factor": 3}},
             "replication_factor (3) is above infrastructure.node_count (2)",
         ),
+        (
+            {"deployment": {"resource_limits": {"cpu": "0.05"}}},
+            "resource_requests.cpu (100m) is above deployment.resource_limits.cpu (0.05)",
+        ),
+        (
+            {"deployment": {"resource_requests": {"memory": "3Gi"}}},
+            "resource_requests.memory (3Gi) is above deployment.resource_limits.memory (2Gi)",
+        ),
+        (
+            {"deployment": {"resource_limits": {"storage": "32Mi"}}},
+            "resource_requests.storage (64Mi) is above deployment.resource_limits.storage (32Mi)",
+        ),
+        (
+            {"instance_presets": {"small": {"requests": {"memory": "1Gi"}}}},
+            "small.requests.memory (1Gi) is above instance_presets.small.limits.memory (512Mi)",
+        ),
     ],
 )
 def test_rules_across_keys_refuse_and_name_both(template: Any, values: Any, says: str):
@@ -54,3 +78,55 @@ def test_rules_across_keys_refuse_and_name_both(template: Any, values: Any, says
 
 def test_a_parent_chart_may_pass_globals(template: Any):
     assert 0 == template({"global": {"anything": 1}}).returncode
+
+
+@pytest.mark.parametrize(("length", "accepted"), [(47, True), (48, False)])
+def test_a_release_name_leaves_room_for_the_names_made_of_it(template: Any, length: int, accepted: bool):
+    done = template(release="a" * length)
+
+    assert accepted == (done.returncode == 0)
+    assert accepted or f"has {length} characters: at most 47" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "infrastructure: {node_count: 3.0}",
+        "infrastructure: {node_count: 3.5}",
+        "infrastructure: {node_count: true}",
+        "infrastructure: {node_count: 1}",
+        "infrastructure: {node_count: 4}\ncrdt: {replication_factor: 4}",
+        "infrastructure: {availability_zones: [a, a]}",
+        "infrastructure: {availability_zones: [no]}",
+        'infrastructure: {cluster_name: "a\\n"}',
+        'infrastructure: {storage_size: "1Gi\\n"}',
+        "infrastructure: {vpc_cidr: }",
+        "deployment: {auto_scaling: {enabled: false, min_replicas: 50}}",
+        "deployment: {auto_scaling: {target_memory_utilization: }}",
+        "deployment: {resource_limits: {cpu: 2}}",
+        'deployment: {resource_limits: {cpu: "0.5"}}',
+        'deployment: {resource_limits: {cpu: "0.100"}}',
+        'deployment: {resource_limits: {cpu: "0.0"}}',
+        'deployment: {resource_limits: {cpu: "0.099"}}',
+        'deployment: {resource_limits: {cpu: "99m"}}',
+        "deployment: {resource_limits: {memory: 128Mi}}",
+        "deployment: {resource_limits: {memory: 127Mi}}",
+        "deployment: {resource_requests: {memory: 2048Mi}}",
+        "deployment: {resource_requests: {memory: 2049Mi}}",
+        "instance_presets: {small: {limits: {memory: 1Gi}}}",
+        "instance_presets: {large: {requests: {cpu: 3000m}}}",
+        "instance_presets: {medium: }",
+        "crdt:",
+        "global: 3",
+        "colour: blue",
+    ],
+)
+def test_helm_and_the_cli_judge_alike(template: Any, tmp_path: Path, text: str):
+    path = tmp_path / "cluster-config.yaml"
+    path.write_text(text)
+    try:
+        accepted = bool(read_config(path).values)
+    except ConfigError:
+        accepted = False
+
+    assert accepted == (template(files=(path,)).returncode == 0)

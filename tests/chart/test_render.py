@@ -1,5 +1,6 @@
 """What every values file and every key renders."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,12 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from harness.spec.config import render_template
+from harness.spec.schema import walk
 from tests.chart.conftest import CHART, ROOT, Manifest, Render, nested
 
-_VALUES_FILES = sorted((ROOT / "values").glob("*.yaml"))
+_QUICK_START = ROOT / "tests/guide/quick-start.yaml"
+_VALUES_FILES = (_QUICK_START, *sorted((ROOT / "values").glob("*.yaml")))
 _KUBERNETES = ("1.29", "1.32", "1.36", "1.37")
 
 
@@ -100,6 +104,33 @@ def test_a_planned_key_is_accepted_and_changes_nothing(render: Render, path: tup
 def test_manifests_are_valid(render: Render, file: Path | None, version: str):
     for manifest in render(files=(file,) if file else ()):
         kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@pytest.mark.parametrize("version", _KUBERNETES)
+def test_text_that_looks_like_another_type_stays_text(render: Render, version: str):
+    values = {"infrastructure": {"cluster_name": "123"}, "storage_classes": {"fast-ssd": "1e3"}, "image": {"tag": "1"}}
+
+    for manifest in render(values, release="123", namespace="456"):
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_the_template_of_the_cli_renders_the_defaults(render: Render, tmp_path: Path):
+    path = tmp_path / "cluster-config.yaml"
+    path.write_text(render_template())
+
+    assert render() == render(files=(path,))
+
+
+def test_the_quick_start_is_the_default(render: Render):
+    assert render() == render(files=(_QUICK_START,))
+
+
+def test_the_notes_name_what_has_no_effect_yet():
+    notes = (CHART / "templates/NOTES.txt").read_text()
+    sentence = notes.partition("No effect yet: ")[2].partition(".\n")[0]
+    named = {name.removesuffix(".*") for name in re.split(r",\s+", sentence)}
+
+    assert {key.dotted for key in walk() if key.node.get("x-status") == "planned"} == named
 
 
 def test_two_renders_are_identical(template: Any):

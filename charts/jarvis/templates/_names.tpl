@@ -10,7 +10,7 @@
 {{/* Labels that never change: the only ones in selectors. Takes {root, component}. */}}
 {{- define "jarvis.selector" -}}
 app.kubernetes.io/name: jarvis
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 

@@ -6,37 +6,7 @@ from hypothesis import strategies as st
 
 from harness.spec.config import ConfigError, Problem, read_config
 
-_QUICK_START = """\
-infrastructure:
-  node_count: 3
-  instance_type: "medium"  # small, medium, large, xlarge
-  availability_zones:
-    - "us-west1-a"
-    - "us-west1-b"
-    - "us-west1-c"
-  storage_size: "100Gi"
-  storage_class: "fast-ssd"
-  vpc_cidr: "10.0.0.0/16"
-
-deployment:
-  environment: "production"
-  replicas: 3
-  auto_scaling:
-    enabled: true
-    min_replicas: 3
-    max_replicas: 10
-    target_cpu_utilization: 70
-
-monitoring:
-  prometheus_enabled: true
-  grafana_enabled: true
-  alerting_enabled: true
-
-security:
-  enable_tls: true
-  enable_rbac: true
-  network_policies: true
-"""
+_QUICK_START = (Path(__file__).parents[2] / "guide/quick-start.yaml").read_text(encoding="utf-8")
 
 
 def _write(folder: Path, content: str | bytes) -> Path:
@@ -138,8 +108,23 @@ def test_a_planned_key_that_is_off_is_not_warned_about(tmp_path: Path):
         ),
         (
             "infrastructure:\n  node_count: 2\n",
-            *(1, 1, "crdt.replication_factor", "above infrastructure.node_count (2)"),
+            *(2, 15, "crdt.replication_factor", "above infrastructure.node_count (2)"),
             *("at most 2, or raise node_count", ""),
+        ),
+        (
+            "crdt:\n  replication_factor: 4\ninfrastructure:\n  node_count: 3\n",
+            *(2, 23, "crdt.replication_factor", "above infrastructure.node_count (3)"),
+            *("at most 3, or raise node_count", ""),
+        ),
+        (
+            "deployment:\n  resource_limits:\n    cpu: '0.05'\n",
+            *(3, 10, "deployment.resource_requests.cpu", "above deployment.resource_limits.cpu (0.05)"),
+            *("at most 0.05, or raise deployment.resource_limits.cpu", ""),
+        ),
+        (
+            "instance_presets:\n  small:\n    requests:\n      memory: 1Gi\n",
+            *(4, 15, "instance_presets.small.requests.memory", "above instance_presets.small.limits.memory (512Mi)"),
+            *("at most 512Mi, or raise instance_presets.small.limits.memory", ""),
         ),
         (
             "infrastructure:\n  storage_size: 100\n",
