@@ -11,10 +11,10 @@ from functools import cached_property
 from typing import Any
 
 from harness.checks.check import Check, Finding, Row, run_checks
-from harness.checks.quantity import read_quantity
 from harness.kube import ForbiddenError, Json, Kube, RefusedError, annotations_of, labels_of, path_of
 from harness.release.helm import Helm
 from harness.release.name import CRDT, LABELS, NAMESPACE, RELEASE
+from harness.spec.quantity import read_quantity
 
 _KUBERNETES_MIN = (1, 29)
 _HELM_MIN = (3, 14)

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-# In thousandths of a core and in Mi; the schema lets no other suffix through.
-_UNITS: Final = {"m": 1, "Mi": 1, "Gi": 1024}
-_CORE: Final = 1000
+from harness.spec.quantity import read_quantity
+
 _Path = tuple[str, ...]
 
 
@@ -31,7 +30,7 @@ def judge(values: Mapping[str, Any]) -> Iterator[Violation]:
     """Yield every rule that these complete values, each valid by itself, break together."""
     for path, bound in _pairs(values):
         value, limit = _read(values, path), _read(values, bound)
-        if _amount(value) > _amount(limit):
+        if read_quantity(value) > read_quantity(limit):
             yield Violation(path, bound, value, limit)
 
 
@@ -52,9 +51,3 @@ def _read(values: Mapping[str, Any], path: _Path) -> Any:
     for name in path:
         value = value[name]
     return value
-
-
-def _amount(quantity: float | str) -> float:
-    text = str(quantity)
-    number = text.rstrip("mMGi")
-    return float(number) * _UNITS.get(text[len(number) :], _CORE)

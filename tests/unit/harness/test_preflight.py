@@ -4,7 +4,7 @@ import pytest
 
 from harness.checks.check import Row
 from harness.checks.preflight import Plan, check_preflight
-from harness.checks.quantity import read_quantity
+from harness.spec.quantity import read_quantity
 from tests.unit.harness.fake_api import FakeApi, deployed_api
 
 
