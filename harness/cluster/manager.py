@@ -18,17 +18,18 @@ from harness.cluster.network import NodeAddress, connect_pods
 from harness.cluster.progress import Progress
 from harness.cluster.tool import ensure_tool, find_tool
 from harness.failure import Failure
-from harness.poll import Done, Pending, wait_until
+from harness.poll import Done, Pending, WaitTimeoutError, wait_until
 from harness.process import CommandError, run
 
 _CREATE_SECONDS_MAX: Final = 600
 _READY_SECONDS_MAX: Final = 300
+_RESTART_SECONDS_MAX: Final = 120
 _MANIFESTS: Final = Path(__file__).parent / "manifest"
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A running kind cluster.
+    """A kind cluster.
 
     Attributes:
         name: kind's name for it.
@@ -45,9 +46,17 @@ class Cluster:
 
 
 def find_cluster() -> Cluster | None:
-    """Return the running cluster, or None."""
+    """Return the cluster, whether or not its nodes run; None where there is none."""
     listed = run(
-        ["docker", "ps", "--filter", f"label=io.x-k8s.kind.cluster={version.CLUSTER_NAME}", "--format", "{{.Names}}"],
+        [
+            "docker",
+            "ps",
+            "--all",
+            "--filter",
+            f"label=io.x-k8s.kind.cluster={version.CLUSTER_NAME}",
+            "--format",
+            "{{.Names}}",
+        ],
         check=False,
     )
     nodes = tuple(sorted(listed.stdout.split()))
@@ -55,13 +64,15 @@ def find_cluster() -> Cluster | None:
 
 
 def ensure_cluster(progress: Progress) -> Cluster:
-    """Return the running cluster with every node Ready, creating it when there is none."""
+    """Return the cluster with every node Ready: as it runs, started again with all that is in it, or made anew."""
     cluster = find_cluster()
-    if cluster and _answers(cluster):
+    if cluster and _runs(cluster):
         progress.say(f"cluster {cluster.name} is already running")
+        # A node that the engine restarted by itself has lost its routes.
+        _connect(cluster, progress)
         return cluster
-    if cluster:
-        progress.say(f"cluster {cluster.name} does not answer with all its nodes; making it anew", style="yellow")
+    if cluster and _start_again(cluster, progress):
+        return cluster
     delete_cluster(progress)
     with ThreadPoolExecutor(1) as pool:
         kind = pool.submit(ensure_tool, "kind", progress)
@@ -69,12 +80,34 @@ def ensure_cluster(progress: Progress) -> Cluster:
         kind.result()
     with progress.step("creating the cluster: a control plane and a worker in each of 3 zones", 60):
         cluster = _create(image, stock=stock)
-        if not stock:
-            connect_pods(_await_addresses(cluster))
-        _await_ready(cluster, progress)
+        _connect(cluster, progress)
     for manifest in ("storage-class.yaml", "metrics-server.yaml"):
         kubectl(cluster, "apply", "--filename", "-", input=(_MANIFESTS / manifest).read_text(encoding="utf-8"))
     return cluster
+
+
+def _start_again(cluster: Cluster, progress: Progress) -> bool:
+    """Start the nodes that stopped, as an engine's restart leaves them; False if that does not help."""
+    try:
+        with progress.step("starting the cluster's nodes again", 30):
+            run(["docker", "start", *cluster.nodes], timeout_seconds=60)
+            wait_until(
+                lambda: Done(None) if _runs(cluster) else Pending("the API server does not answer"),
+                what="the API server",
+                deadline_seconds=_RESTART_SECONDS_MAX,
+            )
+            _connect(cluster, progress)
+    except (CommandError, WaitTimeoutError) as error:
+        progress.say(f"{error}; making the cluster anew, without what was in it", style="yellow")
+        return False
+    return True
+
+
+def _connect(cluster: Cluster, progress: Progress) -> None:
+    """Give pods a network where the node image has none, and wait until every node is Ready."""
+    if run(["docker", "inspect", "--format", "{{.Config.Image}}", cluster.nodes[0]]).stdout.startswith("jarvis/"):
+        connect_pods(_await_addresses(cluster))
+    _await_ready(cluster, progress)
 
 
 def _ensure_image(progress: Progress) -> tuple[str, bool]:
@@ -150,12 +183,16 @@ def _create(image: str, *, stock: bool) -> Cluster:
     return cluster
 
 
-def _answers(cluster: Cluster) -> bool:
+def _runs(cluster: Cluster) -> bool:
+    """Whether every node that there should be runs, and the API server answers."""
+    states = run(["docker", "inspect", "--format", "{{.State.Running}}", *cluster.nodes]).stdout.split()
+    if states != ["true"] * (1 + len(version.ZONES)):
+        return False
     try:
         kubectl(cluster, "get", "--raw", "/readyz")
     except CommandError:
         return False
-    return len(cluster.nodes) == 1 + len(version.ZONES)
+    return True
 
 
 def _nodes(cluster: Cluster) -> list[dict[str, Any]]:
@@ -175,8 +212,12 @@ def _await_addresses(cluster: Cluster) -> tuple[NodeAddress, ...]:
 
 
 def _address(node: dict[str, Any]) -> NodeAddress:
-    internal = next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP")
-    return NodeAddress(node["metadata"]["name"], internal, node["spec"]["podCIDR"])
+    """The engine's word on the address: after a restart the node's own status is behind for a while."""
+    name = node["metadata"]["name"]
+    networks = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    return NodeAddress(
+        name, run(["docker", "inspect", "--format", networks, name]).stdout.strip(), node["spec"]["podCIDR"]
+    )
 
 
 def _await_ready(cluster: Cluster, progress: Progress) -> None:

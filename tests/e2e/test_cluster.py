@@ -1,9 +1,13 @@
 """The cluster that `make up` promises, on either path to its node image."""
 
 import json
+import shlex
+import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from harness.cluster import version
 from harness.cluster.manager import Cluster, ensure_cluster, find_cluster, kubectl
@@ -12,6 +16,8 @@ from harness.poll import Done, Pending, wait_until
 from harness.process import CommandError, run
 
 pytestmark = pytest.mark.e2e
+_LOOK_UP = "import socket; print(socket.gethostbyname('kubernetes.default.svc.cluster.local'))"
+_CHART = Path(__file__).parents[2] / "charts/jarvis/Chart.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -67,5 +73,43 @@ def test_bringing_it_up_again_changes_nothing(cluster: Cluster):
     assert before == _containers(cluster)
 
 
+def test_stopped_nodes_are_started_again_with_what_is_in_them(cluster: Cluster):
+    kubectl(cluster, "create", "configmap", "kept", "--namespace=default")
+    try:
+        run(["docker", "kill", *cluster.nodes[:2]])
+
+        assert cluster == ensure_cluster(Progress())
+
+        assert "configmap/kept" == kubectl(cluster, "get", "configmap", "kept", "--output=name").strip()
+        assert _look_up_from_a_pod(cluster).startswith("10.96.")
+    finally:
+        kubectl(cluster, "delete", "configmap", "kept", "--namespace=default")
+
+
 def _containers(cluster: Cluster) -> str:
     return run(["docker", "inspect", "--format", "{{.Id}} {{.State.StartedAt}}", *cluster.nodes]).stdout
+
+
+def test_a_pod_of_a_worker_reaches_one_of_the_control_plane(cluster: Cluster):
+    assert _look_up_from_a_pod(cluster).startswith("10.96.")
+
+
+def _look_up_from_a_pod(cluster: Cluster) -> str:
+    """The address of the API's Service, as DNS, which runs in pods of the control plane, tells a pod of a worker."""
+    name = f"resolve-{uuid.uuid4().hex[:8]}"
+    image = f"{version.SERVICE_IMAGE}:{yaml.safe_load(_CHART.read_text())['appVersion']}"
+    # DNS may need a moment after its pods were restarted.
+    lookup = f"until python3 -c {shlex.quote(_LOOK_UP)} 2>/dev/null; do sleep 1; done"
+    command = ["run", name, f"--image={image}", "--restart=Never", "--command", "--", "sh", "-c", lookup]
+    kubectl(cluster, *command)
+    try:
+
+        def probe() -> Done[None] | Pending:
+            phase = kubectl(cluster, "get", "pod", name, "--output=jsonpath={.status.phase}")
+            assert phase != "Failed", kubectl(cluster, "logs", name)
+            return Done(None) if phase == "Succeeded" else Pending(f"the pod is {phase}")
+
+        wait_until(probe, what="a pod that looks a name up", deadline_seconds=120)
+        return kubectl(cluster, "logs", name)
+    finally:
+        kubectl(cluster, "delete", "pod", name, "--wait=false")
