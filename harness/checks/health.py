@@ -161,7 +161,8 @@ CHECKS: tuple[Check[Target], ...] = (
     Check("CRDT workload", f"kubectl describe statefulset {CRDT}; deploy again", False, 10, _check_crdt),
     Check("Backend workload", f"kubectl describe deployment {BACKEND}; deploy again", False, 10, _check_backend),
     Check("Storage", "kubectl describe persistentvolumeclaims", False, 10, _check_storage),
-    Check("API endpoints", f"kubectl logs deployment/{BACKEND}", False, 10, _check_api),
+    Check("API endpoints", f"kubectl logs deployment/{BACKEND}; infrastructure.vpc_cidr must hold the nodes' network",
+          False, 10, _check_api),
     Check("CRDT synchronization", f"kubectl logs {CRDT}-0; check the network between nodes", False, 15,
           _check_synchronization),
 )  # fmt: skip
