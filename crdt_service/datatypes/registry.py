@@ -4,11 +4,21 @@ from typing import Any
 
 from crdt_service.datatypes.aw_set import AwSet
 from crdt_service.datatypes.contract import Datatype
+from crdt_service.datatypes.ew_flag import EwFlag
+from crdt_service.datatypes.g_counter import GCounter
+from crdt_service.datatypes.g_set import GSet
 from crdt_service.datatypes.lww_register import LwwRegister
 from crdt_service.datatypes.pn_counter import PnCounter
 from crdt_service.kernel.error import MalformedError, OperationError
 
-DATATYPES: tuple[Datatype[Any], ...] = (PnCounter(), LwwRegister(), AwSet())
+DATATYPES: tuple[Datatype[Any], ...] = (
+    PnCounter(),
+    LwwRegister(),
+    AwSet(),
+    GCounter(),
+    GSet(),
+    EwFlag(),
+)
 _BY_NAME = {datatype.name: datatype for datatype in DATATYPES}
 _BY_TAG = {datatype.tag: datatype for datatype in DATATYPES}
 
