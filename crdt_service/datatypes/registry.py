@@ -8,6 +8,7 @@ from crdt_service.datatypes.ew_flag import EwFlag
 from crdt_service.datatypes.g_counter import GCounter
 from crdt_service.datatypes.g_set import GSet
 from crdt_service.datatypes.lww_register import LwwRegister
+from crdt_service.datatypes.mv_register import MvRegister
 from crdt_service.datatypes.pn_counter import PnCounter
 from crdt_service.kernel.error import MalformedError, OperationError
 
@@ -18,6 +19,7 @@ DATATYPES: tuple[Datatype[Any], ...] = (
     GCounter(),
     GSet(),
     EwFlag(),
+    MvRegister(),
 )
 _BY_NAME = {datatype.name: datatype for datatype in DATATYPES}
 _BY_TAG = {datatype.tag: datatype for datatype in DATATYPES}

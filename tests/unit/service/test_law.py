@@ -24,6 +24,7 @@ OPERATIONS = {
     ),
     "g_counter": st.builds(lambda n: {"increment": n}, st.integers(1, 99)),
     "g_set": st.builds(lambda s: {"add": s}, st.sampled_from("xyz")),
+    "mv_register": st.builds(lambda v: {"assign": v}, st.integers(0, 9)),
     "ew_flag": st.sampled_from([{"enable": True}, {"disable": True}]),
 }
 
@@ -156,6 +157,7 @@ GROWING = {
     "g_counter": {"increment": 1},
     "g_set": {"add": "%d"},
     "ew_flag": {"enable": True},
+    "mv_register": {"assign": 1},
 }
 
 
