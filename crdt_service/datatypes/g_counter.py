@@ -39,7 +39,7 @@ class GCounter(Datatype[State]):
 
     def apply(self, state: State, pending: State, op: bytes, origin: Origin) -> State:
         """Return this replica's new total."""
-        amount = read_operation(_operation, op, self.name, _EXAMPLE).increment
+        amount = read_amount(op)
         total = max(state.get(origin.replica, 0), pending.get(origin.replica, 0)) + amount
         if total > TOTAL_MAX:
             raise OperationError("the counter would pass 2**63 - 1", "use another key", "limit_exceeded")
@@ -65,3 +65,12 @@ class GCounter(Datatype[State]):
         if not all(map(is_replica, state)) or self.encode(state) != data:
             raise MalformedError(f"{self.name}: not canonical")
         return state
+
+
+def read_amount(op: bytes) -> int:
+    """Return the amount of a JSON operation.
+
+    Raises:
+        OperationError: It is malformed.
+    """
+    return read_operation(_operation, op, GCounter.name, _EXAMPLE).increment

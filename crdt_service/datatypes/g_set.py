@@ -35,9 +35,7 @@ class GSet(Datatype[State]):
 
     def apply(self, state: State, pending: State, op: bytes, origin: Origin) -> State:
         """Return the element alone."""
-        element = read_operation(_operation, op, self.name, _EXAMPLE).add
-        if not fits_text(element):
-            raise refuse(self.name, "an element is at most 256 bytes of UTF-8", _EXAMPLE)
+        element = read_element(op)
         if element not in state and element not in pending and len(state) + len(pending) >= ELEMENTS_MAX:
             raise OperationError(f"the set holds {ELEMENTS_MAX} elements", "use another key", "limit_exceeded")
         return {element}
@@ -62,3 +60,15 @@ class GSet(Datatype[State]):
         if not all(map(fits_text, state)) or self.encode(state) != data:
             raise MalformedError(f"{self.name}: not canonical")
         return state
+
+
+def read_element(op: bytes) -> str:
+    """Return the element of a JSON operation.
+
+    Raises:
+        OperationError: It is malformed.
+    """
+    element = read_operation(_operation, op, GSet.name, _EXAMPLE).add
+    if not fits_text(element):
+        raise refuse(GSet.name, "an element is at most 256 bytes of UTF-8", _EXAMPLE)
+    return element

@@ -69,11 +69,11 @@ class MvRegister(Dotted):
 
     def show(self, entries: Iterable[tuple[Dot, Path, bytes]]) -> object:
         """Return the JSON values of the siblings, raw."""
-        return [msgspec.Raw(sibling.text) for sibling in _read(entries)]
+        return [msgspec.Raw(sibling.text) for sibling in read_siblings(entries)]
 
     def siblings(self, state: State) -> list[Sibling]:
         """Return the concurrent assignments with stamp and origin, in canonical order; rules choose among them."""
-        return _read((dot, *entry) for dot, entry in state.owner.items())
+        return read_siblings((dot, *entry) for dot, entry in state.owner.items())
 
     def check(self, path: Path, content: bytes) -> None:
         """Refuse anything but a stamped canonical JSON value."""
@@ -87,7 +87,7 @@ class MvRegister(Dotted):
         return _content.decode(content).stamp
 
 
-def _read(entries: Iterable[tuple[Dot, Path, bytes]]) -> list[Sibling]:
+def read_siblings(entries: Iterable[tuple[Dot, Path, bytes]]) -> list[Sibling]:
     """Return the siblings among `entries`; a map's own entries are empty."""
     plain = [(dot[0], _content.decode(content)) for dot, _, content in entries if content]
     return sorted(Sibling(content.stamp, replica, content.text) for replica, content in plain)

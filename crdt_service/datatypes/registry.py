@@ -5,13 +5,16 @@ from typing import Any
 from crdt_service.datatypes.aw_set import AwSet
 from crdt_service.datatypes.contract import Datatype
 from crdt_service.datatypes.ew_flag import EwFlag
+from crdt_service.datatypes.field import GCounterField, GSetField, LwwRegisterField, PnCounterField
 from crdt_service.datatypes.g_counter import GCounter
 from crdt_service.datatypes.g_set import GSet
 from crdt_service.datatypes.lww_register import LwwRegister
+from crdt_service.datatypes.map import Map
 from crdt_service.datatypes.mv_register import MvRegister
 from crdt_service.datatypes.pn_counter import PnCounter
 from crdt_service.kernel.error import MalformedError, OperationError
 
+_FIELDS = (PnCounterField(), LwwRegisterField(), AwSet(), GCounterField(), GSetField(), EwFlag(), MvRegister())
 DATATYPES: tuple[Datatype[Any], ...] = (
     PnCounter(),
     LwwRegister(),
@@ -20,6 +23,7 @@ DATATYPES: tuple[Datatype[Any], ...] = (
     GSet(),
     EwFlag(),
     MvRegister(),
+    Map(_FIELDS),
 )
 _BY_NAME = {datatype.name: datatype for datatype in DATATYPES}
 _BY_TAG = {datatype.tag: datatype for datatype in DATATYPES}
