@@ -12,6 +12,7 @@ from crdt_service.datatypes.lww_register import LwwRegister
 from crdt_service.datatypes.map import Map
 from crdt_service.datatypes.mv_register import MvRegister
 from crdt_service.datatypes.pn_counter import PnCounter
+from crdt_service.datatypes.time_series import TimeSeries
 from crdt_service.kernel.error import MalformedError, OperationError
 
 _FIELDS = (PnCounterField(), LwwRegisterField(), AwSet(), GCounterField(), GSetField(), EwFlag(), MvRegister())
@@ -24,6 +25,7 @@ DATATYPES: tuple[Datatype[Any], ...] = (
     EwFlag(),
     MvRegister(),
     Map(_FIELDS),
+    TimeSeries(),
 )
 _BY_NAME = {datatype.name: datatype for datatype in DATATYPES}
 _BY_TAG = {datatype.tag: datatype for datatype in DATATYPES}

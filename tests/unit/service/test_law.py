@@ -39,6 +39,9 @@ def map_operations(fields):
 
 
 _PLAIN = dict(OPERATIONS)
+OPERATIONS["time_series"] = st.builds(
+    lambda at, value: {"append": {"at": at, "value": value}}, st.integers(0, 3), st.integers(-1, 1)
+)
 OPERATIONS["map"] = map_operations({**_PLAIN, "map": map_operations(_PLAIN)})
 
 
@@ -181,6 +184,7 @@ GROWING = {
     "g_set": {"add": "%d"},
     "ew_flag": {"enable": True},
     "mv_register": {"assign": 1},
+    "time_series": {"append": {"at": 1, "value": 1}},
     "map": {"update": {"%d": {"type": "aw_set", "op": {"add": "x"}}}},
 }
 
