@@ -8,6 +8,7 @@ from crdt_service.datatypes.ew_flag import EwFlag
 from crdt_service.datatypes.field import GCounterField, GSetField, LwwRegisterField, PnCounterField
 from crdt_service.datatypes.g_counter import GCounter
 from crdt_service.datatypes.g_set import GSet
+from crdt_service.datatypes.graph import Graph
 from crdt_service.datatypes.lww_register import LwwRegister
 from crdt_service.datatypes.map import Map
 from crdt_service.datatypes.mv_register import MvRegister
@@ -26,6 +27,7 @@ DATATYPES: tuple[Datatype[Any], ...] = (
     MvRegister(),
     Map(_FIELDS),
     TimeSeries(),
+    Graph(),
 )
 _BY_NAME = {datatype.name: datatype for datatype in DATATYPES}
 _BY_TAG = {datatype.tag: datatype for datatype in DATATYPES}
