@@ -4,6 +4,7 @@ from typing import Any
 
 from crdt_service.datatypes.aw_set import AwSet
 from crdt_service.datatypes.contract import Datatype
+from crdt_service.datatypes.dotted import Dotted
 from crdt_service.datatypes.ew_flag import EwFlag
 from crdt_service.datatypes.field import GCounterField, GSetField, LwwRegisterField, PnCounterField
 from crdt_service.datatypes.g_counter import GCounter
@@ -14,9 +15,19 @@ from crdt_service.datatypes.map import Map
 from crdt_service.datatypes.mv_register import MvRegister
 from crdt_service.datatypes.pn_counter import PnCounter
 from crdt_service.datatypes.time_series import TimeSeries
+from crdt_service.datatypes.workflow import Workflow
 from crdt_service.kernel.error import MalformedError, OperationError
 
-_FIELDS = (PnCounterField(), LwwRegisterField(), AwSet(), GCounterField(), GSetField(), EwFlag(), MvRegister())
+_FIELDS: tuple[Dotted, ...] = (
+    PnCounterField(),
+    LwwRegisterField(),
+    AwSet(),
+    GCounterField(),
+    GSetField(),
+    EwFlag(),
+    MvRegister(),
+    Workflow(),
+)
 DATATYPES: tuple[Datatype[Any], ...] = (
     PnCounter(),
     LwwRegister(),
@@ -28,6 +39,7 @@ DATATYPES: tuple[Datatype[Any], ...] = (
     Map(_FIELDS),
     TimeSeries(),
     Graph(),
+    Workflow(),
 )
 _BY_NAME = {datatype.name: datatype for datatype in DATATYPES}
 _BY_TAG = {datatype.tag: datatype for datatype in DATATYPES}

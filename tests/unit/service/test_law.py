@@ -38,7 +38,6 @@ def map_operations(fields):
     )
 
 
-_PLAIN = dict(OPERATIONS)
 OPERATIONS["time_series"] = st.builds(
     lambda at, value: {"append": {"at": at, "value": value}}, st.integers(0, 3), st.integers(-1, 1)
 )
@@ -48,7 +47,13 @@ OPERATIONS["graph"] = st.one_of(
     st.builds(lambda v: {"remove_vertex": v}, st.sampled_from("xyz")),
     st.builds(lambda a, b: {"remove_edge": [a, b]}, st.sampled_from("xyz"), st.sampled_from("xyz")),
 )
-OPERATIONS["map"] = map_operations({**_PLAIN, "map": map_operations(_PLAIN)})
+_CREATE = {"states": ["x", "y", "z"], "initial": "x", "transitions": [["x", "y"], ["x", "z"], ["y", "x"], ["z", "z"]]}
+OPERATIONS["workflow"] = st.one_of(
+    st.sampled_from([{"create": _CREATE}, {"create": {**_CREATE, "initial": "y"}}]),
+    st.builds(lambda to: {"transition": {"to": to}}, st.sampled_from("xyz")),
+)
+_FIELDS = {name: operations for name, operations in OPERATIONS.items() if name not in {"time_series", "graph"}}
+OPERATIONS["map"] = map_operations({**_FIELDS, "map": map_operations(_FIELDS)})
 
 
 @st.composite
@@ -192,6 +197,7 @@ GROWING = {
     "mv_register": lambda number: {"assign": 1},
     "time_series": lambda number: {"append": {"at": number, "value": 1}},
     "graph": lambda number: {"add_vertex": f"v{number:04}"},
+    "workflow": lambda number: {"transition": {"to": "xy"[number % 2]}} if number else {"create": _CREATE},
     "map": lambda number: {"update": {f"f{number:04}": {"type": "aw_set", "op": {"add": "x"}}}},
 }
 
