@@ -117,7 +117,8 @@ class View:
     def at(self, *path: str) -> set[Dot]:
         """Return the present dots exactly at `path`."""
         key = self.prefix + path
-        return set(self._seen(self._state.exact.get(key, _NONE), self._pending.exact.get(key, _NONE)))
+        ours, theirs = self._state.exact.get(key, _NONE), self._pending.exact.get(key, _NONE)
+        return set(self._seen(ours, theirs)) if ours or theirs else set()
 
     def under(self, *path: str) -> set[Dot]:
         """Return the present dots at and below `path`; costs their number."""
@@ -236,12 +237,14 @@ class Dotted(Datatype[State]):
     def encode(self, state: State) -> bytes:
         """Return replica names once, then entries, vector and cloud by the names' positions, all sorted."""
         vector, cloud = state.context.to_plain()
-        replicas = sorted({dot[0] for dots in (vector, cloud) for dot in dots})
+        replicas = sorted({replica for dots in (vector, cloud) for replica, _ in dots})
         place = {replica: position for position, replica in enumerate(replicas)}
+        owner = state.owner
+        dots = sorted(owner) if len(owner) > 1 else owner
         return _encoder.encode(
             (
                 replicas,
-                [(place[dot[0]], dot[1], *entry) for dot, entry in sorted(state.owner.items())],
+                [(place[dot[0]], dot[1], *owner[dot]) for dot in dots],
                 [(place[replica], counter) for replica, counter in vector],
                 [(place[replica], counter) for replica, counter in cloud],
             )
@@ -271,7 +274,7 @@ class Dotted(Datatype[State]):
 
 def measure(entry: Entry) -> int:
     """Return the bytes of an entry's path and content."""
-    return sum(len(part.encode()) for part in entry[0]) + len(entry[1])
+    return len("".join(entry[0]).encode()) + len(entry[1])
 
 
 def _measure_covered(dots: set[Dot], *states: State) -> int:
