@@ -6,15 +6,16 @@ import msgspec
 from msgspec import Meta
 
 from crdt_service.datatypes.contract import Datatype, Origin
+from crdt_service.datatypes.json_value import check_json, pack_json
+from crdt_service.datatypes.operation import read_operation, read_packed
 from crdt_service.kernel.clock import STAMP_MAX
-from crdt_service.kernel.error import MalformedError, OperationError
+from crdt_service.kernel.error import MalformedError
 from crdt_service.kernel.ident import is_replica
 
 VALUE_BYTES_MAX = 1 << 20
-# Far below the interpreter's own limit, which depends on the caller's stack: what one replica takes, all can.
-DEPTH_MAX = 64
 # (stamp, replica, canonical JSON); the bytes break ties that only a damaged or hostile peer can make.
 State = tuple[int, str, bytes]
+_EXAMPLE = '{"assign": <JSON value>}'
 _EMPTY: State = (0, "", b"null")
 
 
@@ -31,8 +32,6 @@ _state = msgspec.msgpack.Decoder(
     ]
 )
 _encoder = msgspec.msgpack.Encoder()
-_json = msgspec.json.Encoder(order="deterministic")
-_decode_errors = (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError, ValueError)
 
 
 class LwwRegister(Datatype[State]):
@@ -48,15 +47,8 @@ class LwwRegister(Datatype[State]):
 
     def apply(self, state: State, pending: State, op: bytes, origin: Origin) -> State:
         """Return the assignment, stamped later than all this replica has seen."""
-        try:
-            assigned = _operation.decode(op).assign
-            value = _json.encode(assigned)
-        except _decode_errors as error:
-            raise OperationError(f"lww_register: {error}", 'send {"assign": <JSON value>}') from error
-        if _is_deep(value, assigned):
-            raise OperationError(f"the value nests deeper than {DEPTH_MAX}", "store a flatter value", "limit_exceeded")
-        if len(value) > VALUE_BYTES_MAX:
-            raise OperationError("the value is larger than 1 MiB", "store a smaller value", "limit_exceeded")
+        assigned = read_operation(_operation, op, self.name, _EXAMPLE).assign
+        value = pack_json(assigned, VALUE_BYTES_MAX)
         return (origin.tick(), origin.replica, value)
 
     def join(self, state: State, delta: State) -> State:
@@ -73,35 +65,12 @@ class LwwRegister(Datatype[State]):
 
     def decode(self, data: bytes) -> State:
         """Return stamp, replica and value."""
-        try:
-            state = _state.decode(data)
-            value = msgspec.json.decode(state[2])
-            canonical = _json.encode(value) == state[2] and self.encode(state) == data
-        except _decode_errors as error:
-            raise MalformedError(f"lww_register: {error}") from error
-        if (
-            not canonical
-            or _is_deep(state[2], value)
-            or not (state == _EMPTY or (state[0] > 0 and is_replica(state[1])))
-        ):
+        state = read_packed(_state, data, self.name)
+        check_json(state[2], VALUE_BYTES_MAX)
+        if self.encode(state) != data or not (state == _EMPTY or (state[0] > 0 and is_replica(state[1]))):
             raise MalformedError("lww_register: not canonical")
         return state
 
     def newest_stamp(self, state: State) -> int:
         """Return the stamp of the assignment."""
         return state[0]
-
-
-def _is_deep(text: bytes, value: object) -> bool:
-    """Tell whether `value` nests deeper than allowed; `text` is its JSON, whose brackets rule that out cheaply."""
-    if text.count(b"[") + text.count(b"{") <= DEPTH_MAX:
-        return False
-    return _measure_depth(value, 0) > DEPTH_MAX
-
-
-def _measure_depth(value: object, depth: int) -> int:
-    """Return the nesting of `value`, or one more than allowed as soon as it is too deep."""
-    if depth > DEPTH_MAX or not isinstance(value, list | dict):
-        return depth
-    parts = value.values() if isinstance(value, dict) else value
-    return max((_measure_depth(part, depth + 1) for part in parts), default=depth + 1)

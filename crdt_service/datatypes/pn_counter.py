@@ -6,9 +6,11 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from crdt_service.datatypes.contract import Datatype, Origin
+from crdt_service.datatypes.operation import read_operation, read_packed, refuse
 from crdt_service.kernel.error import MalformedError, OperationError
 from crdt_service.kernel.ident import is_replica
 
+_EXAMPLE = '{"increment": 3} or {"decrement": 3}'
 TOTAL_MAX = 2**63 - 1
 REPLICAS_MAX = 4096
 Amount = Annotated[int, Meta(ge=1, le=2**53 - 1)]
@@ -39,16 +41,11 @@ class PnCounter(Datatype[State]):
 
     def apply(self, state: State, pending: State, op: bytes, origin: Origin) -> State:
         """Return this replica's new totals."""
-        try:
-            operation = _operation.decode(op)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _refuse(str(error)) from error
-        if (operation.increment is UNSET) == (operation.decrement is UNSET):
-            raise _refuse("exactly one of increment and decrement is needed")
+        added, taken = read_amounts(op)
         old = state.get(origin.replica, (0, 0))
         new = pending.get(origin.replica, (0, 0))
-        up = max(old[0], new[0]) + (0 if operation.increment is UNSET else operation.increment)
-        down = max(old[1], new[1]) + (0 if operation.decrement is UNSET else operation.decrement)
+        up = max(old[0], new[0]) + added
+        down = max(old[1], new[1]) + taken
         if max(up, down) > TOTAL_MAX:
             raise OperationError("the counter would pass 2**63 - 1", "use another key", "limit_exceeded")
         return {origin.replica: (up, down)}
@@ -70,14 +67,21 @@ class PnCounter(Datatype[State]):
 
     def decode(self, data: bytes) -> State:
         """Return the totals."""
-        try:
-            state = {replica: (up, down) for replica, up, down in _state.decode(data)}
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise MalformedError(f"pn_counter: {error}") from error
+        totals = read_packed(_state, data, self.name)
+        state = {replica: (up, down) for replica, up, down in totals}
         if not all(map(is_replica, state)) or (0, 0) in state.values() or self.encode(state) != data:
             raise MalformedError("pn_counter: not canonical")
         return state
 
 
-def _refuse(message: str) -> OperationError:
-    return OperationError(f"pn_counter: {message}", 'send {"increment": 3} or {"decrement": 3}')
+def read_amounts(op: bytes) -> tuple[int, int]:
+    """Return the amounts up and down of a JSON operation, one of which is 0.
+
+    Raises:
+        OperationError: It is malformed.
+    """
+    operation = read_operation(_operation, op, PnCounter.name, _EXAMPLE)
+    up, down = operation.increment, operation.decrement
+    if (up is UNSET) == (down is UNSET):
+        raise refuse(PnCounter.name, "exactly one of increment and decrement is needed", _EXAMPLE)
+    return (0 if up is UNSET else up), (0 if down is UNSET else down)

@@ -4,11 +4,43 @@ from typing import Any
 
 from crdt_service.datatypes.aw_set import AwSet
 from crdt_service.datatypes.contract import Datatype
+from crdt_service.datatypes.dotted import Dotted
+from crdt_service.datatypes.ew_flag import EwFlag
+from crdt_service.datatypes.field import GCounterField, GSetField, LwwRegisterField, PnCounterField
+from crdt_service.datatypes.g_counter import GCounter
+from crdt_service.datatypes.g_set import GSet
+from crdt_service.datatypes.graph import Graph
 from crdt_service.datatypes.lww_register import LwwRegister
+from crdt_service.datatypes.map import Map
+from crdt_service.datatypes.mv_register import MvRegister
 from crdt_service.datatypes.pn_counter import PnCounter
+from crdt_service.datatypes.time_series import TimeSeries
+from crdt_service.datatypes.workflow import Workflow
 from crdt_service.kernel.error import MalformedError, OperationError
 
-DATATYPES: tuple[Datatype[Any], ...] = (PnCounter(), LwwRegister(), AwSet())
+_FIELDS: tuple[Dotted, ...] = (
+    PnCounterField(),
+    LwwRegisterField(),
+    AwSet(),
+    GCounterField(),
+    GSetField(),
+    EwFlag(),
+    MvRegister(),
+    Workflow(),
+)
+DATATYPES: tuple[Datatype[Any], ...] = (
+    PnCounter(),
+    LwwRegister(),
+    AwSet(),
+    GCounter(),
+    GSet(),
+    EwFlag(),
+    MvRegister(),
+    Map(_FIELDS),
+    TimeSeries(),
+    Graph(),
+    Workflow(),
+)
 _BY_NAME = {datatype.name: datatype for datatype in DATATYPES}
 _BY_TAG = {datatype.tag: datatype for datatype in DATATYPES}
 

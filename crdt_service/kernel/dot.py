@@ -32,8 +32,10 @@ class CausalContext:
 
     def newest(self, replica: str) -> int:
         """Return the highest counter seen of `replica`, 0 if none."""
-        beyond = [counter for name, counter in self.cloud if name == replica]
-        return max([self.vector.get(replica, 0), *beyond])
+        last = self.vector.get(replica, 0)
+        if not self.cloud:
+            return last
+        return max([last, *(counter for name, counter in self.cloud if name == replica)])
 
     def add(self, dot: Dot) -> None:
         """Add one dot."""

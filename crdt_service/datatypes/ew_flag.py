@@ -1,0 +1,49 @@
+"""A flag where enabling wins over a concurrent disabling (Almeida et al., arXiv:1603.01529, section 5)."""
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from crdt_service.datatypes.contract import Origin
+from crdt_service.datatypes.dotted import Change, Dotted, Path, View
+from crdt_service.datatypes.operation import read_operation, refuse
+from crdt_service.kernel.dot import Dot
+from crdt_service.kernel.error import MalformedError
+
+_EXAMPLE = '{"enable": true} or {"disable": true}'
+# Not empty: a map keeps empty contents for itself.
+_ENABLED = b"\x01"
+
+
+class _Operation(msgspec.Struct, forbid_unknown_fields=True):
+    enable: bool | UnsetType = UNSET
+    disable: bool | UnsetType = UNSET
+
+
+_operation = msgspec.json.Decoder(_Operation)
+
+
+class EwFlag(Dotted):
+    """Operations ``{"enable": true}`` and ``{"disable": true}``; value: a boolean, at first false."""
+
+    name = "ew_flag"
+    tag = 6
+    version = 1
+
+    def plan(self, view: View, op: bytes, origin: Origin) -> Change:
+        """Cover every enabling seen; enabling puts a new one in their place."""
+        operation = read_operation(_operation, op, self.name, _EXAMPLE)
+        chosen = (operation.enable, operation.disable)
+        if chosen not in {(True, UNSET), (UNSET, True)}:
+            raise refuse(self.name, "exactly one of enable and disable is needed, and true", _EXAMPLE)
+        return Change(view.at(), ((), _ENABLED) if operation.enable is True else None)
+
+    def show(self, entries: Iterable[tuple[Dot, Path, bytes]]) -> object:
+        """Tell whether an enabling is left."""
+        return any(content for _, _, content in entries)
+
+    def check(self, path: Path, content: bytes) -> None:
+        """Refuse anything but an enabling."""
+        if path or content != _ENABLED:
+            raise MalformedError(f"{self.name}: an entry is no enabling")

@@ -1,0 +1,46 @@
+"""Reading the JSON operations of users: every refusal names the type and shows an operation that would be taken."""
+
+from typing import TypeVar
+
+import msgspec
+
+from crdt_service.kernel.error import MalformedError, OperationError
+
+T = TypeVar("T")
+
+TEXT_BYTES_MAX = 256
+_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError, ValueError)
+
+
+def read_operation(decoder: msgspec.json.Decoder[T], op: bytes, name: str, example: str) -> T:
+    """Return the decoded operation.
+
+    Raises:
+        OperationError: It is not what `decoder` expects.
+    """
+    try:
+        return decoder.decode(op)
+    except _ERRORS as error:
+        raise refuse(name, str(error), example) from error
+
+
+def read_packed(decoder: msgspec.msgpack.Decoder[T], data: bytes, name: str) -> T:
+    """Return decoded msgpack of a peer or a file.
+
+    Raises:
+        MalformedError: It is not what `decoder` expects.
+    """
+    try:
+        return decoder.decode(data)
+    except _ERRORS as error:
+        raise MalformedError(f"{name}: {error}") from error
+
+
+def refuse(name: str, message: str, example: str) -> OperationError:
+    """Return the error for a malformed operation of the type `name`."""
+    return OperationError(f"{name}: {message}", f"send {example}")
+
+
+def fits_text(text: str) -> bool:
+    """Tell whether an element or name is at most 256 bytes of UTF-8."""
+    return len(text) <= TEXT_BYTES_MAX and len(text.encode()) <= TEXT_BYTES_MAX
