@@ -91,6 +91,7 @@ class Journal:
             if error.errno not in _FULL:
                 raise
             self._disk.truncate(self._descriptor, self.log_bytes)
+            self._disk.sync(self._descriptor)  # Or a crash could bring back what is refused here.
             raise StorageFullError(str(self._disk.directory)) from error
         self.log_bytes += len(record)
 

@@ -142,7 +142,9 @@ class Machine:
 
     def start(self):
         """Start the process, or try again later when its disk does not let it."""
-        self._starts = None
+        if self._starts is not None:
+            self._starts.cancel()
+            self._starts = None
         if self.process is not None:
             return
         self.disk.power_on()

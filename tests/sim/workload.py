@@ -35,7 +35,9 @@ class Client:
             self._spawn(self._write(self._draw(node, key)))
 
     def probe(self):
-        """Write on every node; return the writes."""
+        """Write on every node, over new connections; return the writes."""
+        for link in self._links.values():
+            link.close()
         writes = [self._new(node, "probe", "pn_counter", "increment", 1) for node in self._world.names]
         for write in writes:
             self._spawn(self._write(write))
