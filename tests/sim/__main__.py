@@ -12,8 +12,10 @@ PROGRESS_SECONDS = 5.0
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__.partition(":")[2])
     parser.add_argument("--seeds", type=_seeds, default=range(200), help="a seed or a range such as 0-199")
-    parser.add_argument("--nodes", type=int, default=0, help="nodes in each world; 0 draws 3 to 7 from the seed")
-    parser.add_argument("--steps", type=int, default=300, help="operations and faults before all faults end")
+    parser.add_argument(
+        "--nodes", type=int, default=Options.nodes, help="nodes in each world; 0 draws 3 to 7 from the seed"
+    )
+    parser.add_argument("--steps", type=int, default=Options.steps, help="operations and faults before all faults end")
     parser.add_argument("--trace", action="store_true", help="print the last events of a failing seed, and its hash")
     options = parser.parse_args()
     started = shown = time.perf_counter()
@@ -26,7 +28,8 @@ def main():
             failed += 1
             print(describe(result, options))
         if options.trace:
-            print("\n".join(result.tail if result.failures else []))
+            for line in result.tail if result.failures else ():
+                print(line)
             print(f"seed {seed}: trace {result.trace}, {result.events} events, {result.virtual_seconds:.1f} s")
         if time.perf_counter() - shown > PROGRESS_SECONDS:
             shown = time.perf_counter()
@@ -46,10 +49,11 @@ def describe(result, options):
 
 
 def _extra(options):
+    defaults = Options()
     return "".join(
         f" {name.upper()}={getattr(options, name)}"
-        for name, default in (("nodes", 0), ("steps", 300))
-        if getattr(options, name) != default
+        for name in ("nodes", "steps")
+        if getattr(options, name) != getattr(defaults, name)
     )
 
 

@@ -4,6 +4,7 @@ Within a connection messages keep their order. What an old one still carries may
 """
 
 import asyncio
+import contextlib
 import itertools
 from collections import deque
 
@@ -190,7 +191,5 @@ class _Pipe:
 
 
 async def _ignore_refusal(answer):
-    try:
+    with contextlib.suppress(ServiceError):
         await answer
-    except ServiceError:
-        pass

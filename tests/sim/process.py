@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import random
 
-from crdt_service.disk.journal import Journal
 from crdt_service.kernel.clock import HybridClock
 from crdt_service.kernel.error import ServiceError
 from crdt_service.loops.answer import answer

@@ -1,6 +1,5 @@
 """Clients: each operation is sent once, and its outcome kept."""
 
-import asyncio
 import json
 from functools import partial
 
@@ -115,4 +114,4 @@ class Client:
     def _spawn(self, coroutine):
         task = self._world.loop.create_task(coroutine)
         self.tasks[task] = None
-        task.add_done_callback(lambda task: self.tasks.pop(task))
+        task.add_done_callback(self.tasks.pop)

@@ -11,7 +11,7 @@ def find(history):
         added = {write.argument: write for write in done if write.verb == "add"}
         for write in done:
             add = added.get(write.argument)
-            if write.verb == "remove" and add and add.node == write.node and add.answered <= write.sent:
-                if write.argument in present:
-                    return f"{key} holds {write.argument} again, removed by {write.node} at {write.answered:.3f}"
+            is_removed = write.verb == "remove" and add and add.node == write.node and add.answered <= write.sent
+            if is_removed and write.argument in present:
+                return f"{key} holds {write.argument} again, removed by {write.node} at {write.answered:.3f}"
     return None
