@@ -45,11 +45,11 @@ class _File:
 
 
 class SimDisk(Disk):
-    """Attributes: what ails it (`is_full`, `sync_fails`, `operations_to_loss`)."""
+    """Attributes: what ails it (`fullness`, the share of writes it refuses, `sync_fails`, `operations_to_loss`)."""
 
     def __init__(self, name, randomness, trace):
         self.directory = PurePosixPath("/") / name
-        self.is_full = False
+        self.fullness = 0.0
         self.sync_fails = False
         self.operations_to_loss = None
         self._name = name
@@ -99,7 +99,7 @@ class SimDisk(Disk):
     def open_append(self, name):
         with self._operation("open", name):
             if name not in self._names:
-                self._refuse_when_full(0.3)
+                self._refuse_when_full(0.4)
                 file = _File()
                 self._rename(lambda names: names.__setitem__(name, file))
             self._next += 1
@@ -108,7 +108,7 @@ class SimDisk(Disk):
 
     def write(self, descriptor, data):
         with self._operation("write", len(data)):
-            if self.is_full:
+            if self._random.random() < self.fullness:
                 self._open[descriptor].change(bytes(data[: self._random.randrange(len(data))]))
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._open[descriptor].change(bytes(data))
@@ -148,7 +148,7 @@ class SimDisk(Disk):
     def sync_directory(self):
         with self._operation("sync_directory", ""):
             if self._pending_names:
-                self._refuse_when_full(0.2)
+                self._refuse_when_full(0.4)
             self._durable_names = dict(self._names)
             self._pending_names = []
 
@@ -157,7 +157,7 @@ class SimDisk(Disk):
         self._pending_names.append(change)
 
     def _refuse_when_full(self, probability):
-        if self.is_full and self._random.random() < probability:
+        if self._random.random() < self.fullness * probability:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @contextlib.contextmanager

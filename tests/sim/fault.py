@@ -65,8 +65,8 @@ class Saboteur:
                 link.close(is_drained=self._random.random() < 0.5)
 
     def _disk_full(self, machine):
-        machine.disk.is_full = True
-        self._later(lambda: setattr(machine.disk, "is_full", False))
+        machine.disk.fullness = self._random.choice((0.5, 1.0))
+        self._later(lambda: setattr(machine.disk, "fullness", 0.0))
 
     def _sync_fails(self, machine):
         machine.disk.sync_fails = True
@@ -80,7 +80,8 @@ class Saboteur:
 
     def _cure(self, machine):
         disk = machine.disk
-        disk.is_full = disk.sync_fails = False
+        disk.fullness = 0.0
+        disk.sync_fails = False
         disk.operations_to_loss = None
         machine.slow_disk_ms = 0
 

@@ -70,7 +70,7 @@ class Network:
         for link in tuple(self.links):
             if link.source is process:
                 link.close(is_drained=self.random.random() < 0.5)
-            elif link.target is process and self.random.random() < 0.7:
+            elif link.target is process and (link.source.hears_all or self.random.random() < 0.7):
                 self.loop.call_later(self.latency_seconds(), link.close)
 
 

@@ -30,6 +30,8 @@ class SilentObserver:
 class Process:
     """One life of a node, from its recovery to its end."""
 
+    hears_all = False
+
     def __init__(self, machine, world):
         self.name = machine.name
         self.is_alive = True
@@ -147,6 +149,8 @@ class Machine:
         if self.process is not None:
             return
         self.disk.power_on()
+        if not self._world.is_calm and self.random.random() < self._world.profile.recovery_loss:
+            self.disk.operations_to_loss = self.random.randint(1, 14)
         try:
             self.process = Process(self, self._world)
         except PowerLoss:

@@ -28,6 +28,7 @@ class Profile:
     latency_ms_max: int
     loss: float
     duplication: float
+    recovery_loss: float
     step_ms_max: int
     skew_seconds_max: float
     drift_max: float
@@ -46,6 +47,7 @@ def draw_profile(randomness):
         latency_ms_max=randomness.choice((1, 3, 20, 150)),
         loss=randomness.choice((0, 0, 0.003, 0.03)),
         duplication=randomness.choice((0, 0.05, 0.3)),
+        recovery_loss=randomness.choice((0, 0.2)),
         step_ms_max=randomness.choice((2, 20, 60)),
         skew_seconds_max=randomness.choice((0, 0, 0.5, 70)),
         drift_max=randomness.choice((0, 0.001)),

@@ -84,6 +84,7 @@ class World:
         self.loop.set_task_factory(_create_task)
         self.loop.set_exception_handler(lambda _, context: self.surprise(_describe(context)))
         self.trace = Trace(self.loop.time)
+        self.is_calm = False
         self._seed = seed
         randomness = self._randomness("profile")
         self.profile = draw_profile(randomness)
@@ -120,6 +121,7 @@ class World:
         for machine in self.machines.values():
             machine.start()
         await self._sabotage()
+        self.is_calm = True
         self.saboteur.end()
         self.trace("calm")
         for machine in self.machines.values():

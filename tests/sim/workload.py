@@ -13,6 +13,7 @@ class Client:
 
     name = "client"
     is_alive = True
+    hears_all = True  # Unknown outcomes blunt the judges, so its connections to the dead end at once.
 
     def __init__(self, world, randomness):
         self.tasks = {}
