@@ -64,6 +64,8 @@ class Journal:
             self.snapshot_bytes = len(data)
             yield from self._scan(snapshots[-1], data, is_open=False)
         live = [name for name in logs if _number_of(name) >= first]
+        while len(live) > 1 and not self._disk.read(live[-1]):
+            live.pop()  # A rotation that failed or had no write yet: the log before it may have gone on.
         for name in live:
             data = self._disk.read(name)
             self.log_bytes = yield from self._scan(name, data, is_open=name == live[-1])
@@ -96,9 +98,17 @@ class Journal:
         self.log_bytes += len(record)
 
     def rotate(self) -> int:
-        """Start the next log; return its number. A crash from here on replays both."""
+        """Start the next log; return its number. A crash from here on replays both.
+
+        Raises:
+            OSError: The old log goes on; an empty new one may stay beside it.
+        """
         descriptor = self._disk.open_append(_log_name(self._number + 1))
-        self._disk.sync_directory()
+        try:
+            self._disk.sync_directory()
+        except OSError:
+            self._disk.close(descriptor)
+            raise
         self._disk.close(self._descriptor)
         self._descriptor = descriptor
         self._number += 1
