@@ -24,6 +24,7 @@ from tests.sim.workload import Client
 LIVENESS_SECONDS_MAX = 300.0
 CALM_SECONDS = 4.0
 PROBE_SECONDS = 15.0
+PROBE_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -143,13 +144,16 @@ class World:
 
     async def _probe(self):
         await asyncio.sleep(PROBE_SECONDS)  # Draining processes end, and start again.
-        writes = self.client.probe()
-        await asyncio.wait(list(self.client.tasks))
-        self.history.unavailable = [
-            f"{write.node}: {write.outcome.value} {write.code}"
-            for write in writes
-            if write.outcome is not Outcome.ACKNOWLEDGED
-        ]
+        waiting = self.names
+        for _ in range(PROBE_TRIES):  # All nodes push at once: a small queue may well refuse some.
+            writes = self.client.probe(waiting)
+            await asyncio.wait(list(self.client.tasks))
+            failed = [write for write in writes if write.outcome is not Outcome.ACKNOWLEDGED]
+            self.history.unavailable = [f"{write.node}: {write.outcome.value} {write.code}" for write in failed]
+            waiting = [write.node for write in failed]
+            if not waiting:
+                return
+            await asyncio.sleep(1.0)
 
     async def _become_quiet(self):
         """Wait until all nodes hold the same, and still do so a little later; tell whether they did."""

@@ -34,11 +34,11 @@ class Client:
         else:
             self._spawn(self._write(self._draw(node, key)))
 
-    def probe(self):
-        """Write on every node, over new connections; return the writes."""
+    def probe(self, nodes):
+        """Write on each of `nodes`, over new connections; return the writes."""
         for link in self._links.values():
             link.close()
-        writes = [self._new(node, "probe", "pn_counter", "increment", 1) for node in self._world.names]
+        writes = [self._new(node, "probe", "pn_counter", "increment", 1) for node in nodes]
         for write in writes:
             self._spawn(self._write(write))
         return writes
