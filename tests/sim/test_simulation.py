@@ -15,8 +15,8 @@ from tests.sim.disk import SimDisk
 from tests.sim.simulation import Options, run_seed
 
 BUG_SEEDS_MAX = 60
-# Seeds that found a bug once, beside a few others.
-SEEDS = (118, *range(8))
+# The first found a torn log behind a newer one, which no longer started.
+SEEDS = (115, *range(8))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
