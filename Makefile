@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONFIG ?= values/kind.yaml
+SEEDS ?= 0-199
+NODES ?= 0
+STEPS ?= 300
 SOURCES := crdt_service harness loadtests tests deployment_cli.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test e2e down airgap tools generate lint type load bench requirements clean
+.PHONY: help up test sim e2e down airgap tools generate lint type load bench requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +21,9 @@ up: $(READY) ## a fresh machine to a working Jarvis: engine, cluster, image, dep
 
 test: $(READY) tools ## everything that needs no cluster
 	@$(BIN)/pytest -m "not e2e"
+
+sim: $(READY) ## the store in a simulated world with faults; SEEDS=0-199, NODES=0 draws 3 to 7, STEPS=300
+	@$(BIN)/python -m tests.sim --seeds $(SEEDS) --nodes $(NODES) --steps $(STEPS)
 
 e2e: $(READY) ## the suite on the kind cluster, which it brings up if need be
 	@$(BIN)/python -m harness.cluster up

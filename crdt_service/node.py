@@ -13,30 +13,18 @@ from crdt_service.kernel.clock import HybridClock, SystemClock
 from crdt_service.kernel.config import Config
 from crdt_service.kernel.error import ConfigError, ServiceError
 from crdt_service.kernel.ident import check_node_id
+from crdt_service.loops.answer import answer
 from crdt_service.loops.commit import Committer
-from crdt_service.loops.exchange import Exchange, refresh
+from crdt_service.loops.exchange import Exchange
 from crdt_service.membership.view import Endpoint
 from crdt_service.metrics.metrics import NodeMetrics
 from crdt_service.net.handshake import BACKEND, NODE, Identity
 from crdt_service.net.http import HttpServer
 from crdt_service.net.mesh import Mesh, resolve_dns, resolve_fixed
 from crdt_service.net.server import Server
-from crdt_service.replication import repair
-from crdt_service.store.batch import Batch
+from crdt_service.store.batch import replay
 from crdt_service.store.store import Store
-from crdt_service.wire.message import (
-    BucketRequest,
-    FetchRequest,
-    PushReply,
-    PushRequest,
-    ReadRequest,
-    Reply,
-    Request,
-    RootRequest,
-    ValueReply,
-    WriteRequest,
-    decode_batch,
-)
+from crdt_service.wire.message import ReadRequest, Reply, Request, WriteRequest
 
 # Raising it replays more after a crash; lowering it writes snapshots more often.
 LOG_BYTES_MAX = 64 << 20
@@ -54,7 +42,7 @@ class Node:
         self._ready = False
         self._journal = Journal(Disk(data_dir), check_node_id(node_id), randomness)
         self._store = Store(hybrid)
-        self._replay(hybrid)
+        replay(self._store, hybrid, self._journal.replica, self._journal.recover())
         self._metrics = NodeMetrics()
         self._metrics.on_storage(self._journal.log_bytes)
         self._committer = Committer(
@@ -114,35 +102,12 @@ class Node:
                 f"cannot listen on {listen[0]}:{listen[1]}: {error.strerror}", "free the port, or give another address"
             ) from error
 
-    def _replay(self, hybrid: HybridClock) -> None:
-        for payload in self._journal.recover():
-            batch = Batch(self._store, hybrid, self._journal.replica)
-            for delta in decode_batch(payload):
-                batch.restore(delta)
-            batch.install()
-
     def _render(self) -> bytes:
         self._metrics.set_members([member.state for member in self._mesh.peers()])
         self._metrics.set_storage(self._journal.snapshot_bytes, shutil.disk_usage(self._data_dir).free)
         return self._metrics.render()
 
     async def _handle(self, other: Identity, request: Request) -> Reply:
-        if isinstance(request, ReadRequest):
-            reading = self._store.read(request.key)
-            return ValueReply(request.id, *((reading.type, reading.value) if reading else ("", b"")))
-        if isinstance(request, WriteRequest):
-            reading = await self._committer.write(request.key, request.type_name, request.op)
-            return ValueReply(request.id, reading.type, reading.value)
-        if other.role == BACKEND:
+        if other.role == BACKEND and not isinstance(request, ReadRequest | WriteRequest):
             raise ServiceError("forbidden", "a backend may only read and write keys", "connect as a node")
-        return await self._handle_peer(request)
-
-    async def _handle_peer(self, request: PushRequest | RootRequest | BucketRequest | FetchRequest) -> Reply:
-        if isinstance(request, PushRequest):
-            return PushReply(request.id, await self._committer.join(request.deltas, request.committed_at))
-        if isinstance(request, RootRequest):
-            await refresh(self._store)
-            return repair.answer_root(self._store, request)
-        if isinstance(request, BucketRequest):
-            return repair.answer_bucket(self._store, request)
-        return repair.answer_fetch(self._store, request)
+        return await answer(self._store, self._committer, request)

@@ -64,6 +64,8 @@ class Journal:
             self.snapshot_bytes = len(data)
             yield from self._scan(snapshots[-1], data, is_open=False)
         live = [name for name in logs if _number_of(name) >= first]
+        while len(live) > 1 and not self._disk.read(live[-1]):
+            live.pop()  # A rotation that failed or had no write yet: the log before it may have gone on.
         for name in live:
             data = self._disk.read(name)
             self.log_bytes = yield from self._scan(name, data, is_open=name == live[-1])
@@ -91,13 +93,22 @@ class Journal:
             if error.errno not in _FULL:
                 raise
             self._disk.truncate(self._descriptor, self.log_bytes)
+            self._disk.sync(self._descriptor)  # Or a crash could bring back what is refused here.
             raise StorageFullError(str(self._disk.directory)) from error
         self.log_bytes += len(record)
 
     def rotate(self) -> int:
-        """Start the next log; return its number. A crash from here on replays both."""
+        """Start the next log; return its number. A crash from here on replays both.
+
+        Raises:
+            OSError: The old log goes on; an empty new one may stay beside it.
+        """
         descriptor = self._disk.open_append(_log_name(self._number + 1))
-        self._disk.sync_directory()
+        try:
+            self._disk.sync_directory()
+        except OSError:
+            self._disk.close(descriptor)
+            raise
         self._disk.close(self._descriptor)
         self._descriptor = descriptor
         self._number += 1
@@ -140,6 +151,8 @@ class Journal:
         """Release the directory."""
         if self._descriptor >= 0:
             self._disk.close(self._descriptor)
+        if self._snapshot_descriptor >= 0:
+            self._close_snapshot()
         self._disk.close(self._lock)
 
     def _close_snapshot(self) -> None:

@@ -88,7 +88,7 @@ class Committer:
         return await done
 
     async def run(self) -> None:
-        """Commit batches until `stop`, and then what is still queued.
+        """Commit batches until `stop`, then what is still queued; nothing touches the journal after that.
 
         Raises:
             OSError: The disk failed; the process must end.
@@ -102,6 +102,8 @@ class Committer:
             self._observer.on_storage(self._journal.log_bytes)
             if self._journal.log_bytes > self._log_bytes_max and (self._checkpoint is None or self._checkpoint.done()):
                 await self._start_checkpoint()
+        if self._checkpoint is not None:
+            await self._checkpoint
 
     def _take(self) -> list[_Write | _Join]:
         """Return the next batch: at least one item, and few enough bytes for one record and one push."""
@@ -186,6 +188,9 @@ class Committer:
         addresses: list[Address] = list(self._store.states)
         try:
             for start in range(0, len(addresses), CHECKPOINT_SLICE_KEYS):
+                if self._stopping:
+                    # Unfinished, it replaces nothing; and nobody may touch the files once the lock is given up.
+                    return
                 part = addresses[start : start + CHECKPOINT_SLICE_KEYS]
                 payload = encode_batch([self._store.encode(address) for address in part])
                 await asyncio.to_thread(self._journal.write_snapshot, number, [payload], last=False)

@@ -1,5 +1,6 @@
 """Operations and deltas gathered for one sync, before any of it is visible."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from crdt_service.datatypes.contract import Datatype, Origin
@@ -8,7 +9,7 @@ from crdt_service.kernel.clock import HybridClock
 from crdt_service.kernel.error import MalformedError, OperationError
 from crdt_service.kernel.ident import check_key
 from crdt_service.store.store import Address, Store
-from crdt_service.wire.message import Delta
+from crdt_service.wire.message import Delta, decode_batch
 
 
 class Batch:
@@ -103,3 +104,16 @@ class Batch:
     def _encode(self, address: Address) -> Delta:
         datatype = get_type(address.tag)
         return Delta(address.key, address.tag, datatype.version, datatype.encode(self.pending[address]))
+
+
+def replay(store: Store, clock: HybridClock, replica: str, payloads: Iterable[bytes]) -> None:
+    """Install the batches of this replica's own log.
+
+    Raises:
+        MalformedError: A payload is refused.
+    """
+    for payload in payloads:
+        batch = Batch(store, clock, replica)
+        for delta in decode_batch(payload):
+            batch.restore(delta)
+        batch.install()

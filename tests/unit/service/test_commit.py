@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import threading
 
 import pytest
 
@@ -185,3 +186,30 @@ async def test_two_types_created_concurrently_read_alike_everywhere(tmp_path):
 def test_batches_round_trip():
     deltas = [Delta("k", 1, 1, b"\x90")]
     assert decode_batch(encode_batch(deltas)) == deltas
+
+
+async def test_a_checkpoint_under_way_lets_go_of_the_files_before_the_committer_ends(tmp_path):
+    replica = Replica(tmp_path, log_bytes_max=1)
+    begun, go_on = threading.Event(), threading.Event()
+    slices = []
+
+    def write_slowly(number, payloads, *, last):
+        begun.set()
+        go_on.wait()
+        slices.append(last)
+
+    replica.journal.write_snapshot = write_slowly
+    task = asyncio.create_task(replica.committer.run())
+    await replica.committer.write("c", "pn_counter", b'{"increment": 1}')
+    await asyncio.to_thread(begun.wait)
+    replica.committer.stop()
+    await asyncio.sleep(0)
+    assert not task.done()
+
+    go_on.set()
+    await task
+    ended = list(slices)
+    await asyncio.sleep(0.05)
+    replica.journal.close()
+
+    assert ended == slices

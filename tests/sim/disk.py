@@ -1,0 +1,183 @@
+"""A disk in memory that loses at a crash what was not synced: whole, in part, torn at any byte, or padded with zeros.
+
+Names are durable once their directory is synced; of the changes since then, each may or may not survive.
+"""
+
+import contextlib
+import errno
+import os
+from pathlib import PurePosixPath
+
+from crdt_service.disk.disk import Disk
+from crdt_service.kernel.error import ConfigError
+
+
+class PowerLoss(BaseException):
+    """The machine went dark amid an operation; no handler of the code under test may run."""
+
+
+class _File:
+    def __init__(self):
+        self.durable = b""
+        self.data = b""
+        self.pending = []  # Writes (bytes) and truncations (int) since the last sync.
+
+    def change(self, operation):
+        self.pending.append(operation)
+        self.data = _apply(self.data, operation)
+
+    def sync(self):
+        self.durable = self.data
+        self.pending = []
+
+    def tear(self, randomness):
+        """Keep the first few of the pending operations, and a part of the next."""
+        kept = randomness.randint(0, len(self.pending))
+        data = self.durable
+        for operation in self.pending[:kept]:
+            data = _apply(data, operation)
+        torn = self.pending[kept] if kept < len(self.pending) else None
+        if isinstance(torn, bytes):
+            length = randomness.randint(0, len(torn))
+            data += torn[:length] + bytes(randomness.choice((0, len(torn) - length)))
+        self.durable = self.data = data
+        self.pending = []
+
+
+class SimDisk(Disk):
+    """Attributes: what ails it (`fullness`, the share of writes it refuses, `sync_fails`, `operations_to_loss`)."""
+
+    def __init__(self, name, randomness, trace):
+        self.directory = PurePosixPath("/") / name
+        self.fullness = 0.0
+        self.sync_fails = False
+        self.operations_to_loss = None
+        self._name = name
+        self._random = randomness
+        self._trace = trace
+        self._names = {}
+        self._durable_names = {}
+        self._pending_names = []
+        self._open = {}
+        self._next = 3
+        self._is_locked = False
+        self._has_power = True
+
+    def kill(self):
+        """End the process that uses it; the machine stays up, so what was written stays readable."""
+        self._open.clear()
+        self._is_locked = False
+
+    def lose_power(self):
+        self.kill()
+        self._has_power = False
+        for change in self._pending_names:
+            if self._random.random() < 0.5:
+                change(self._durable_names)
+        self._names = dict(self._durable_names)
+        self._pending_names = []
+        for name in sorted(self._names):
+            self._names[name].tear(self._random)
+
+    def power_on(self):
+        self._has_power = True
+        self.sync_fails = False
+        self.operations_to_loss = None
+
+    def lock(self):
+        if self._is_locked:
+            raise ConfigError(f"{self._name}: another process writes there", "stop it")
+        self._is_locked = True
+        return 0
+
+    def names(self):
+        return sorted(self._names)
+
+    def read(self, name):
+        return self._names[name].data
+
+    def open_append(self, name):
+        with self._operation("open", name):
+            if name not in self._names:
+                self._refuse_when_full(0.4)
+                file = _File()
+                self._rename(lambda names: names.__setitem__(name, file))
+            self._next += 1
+            self._open[self._next] = self._names[name]
+        return self._next
+
+    def write(self, descriptor, data):
+        with self._operation("write", len(data)):
+            if self._random.random() < self.fullness:
+                self._open[descriptor].change(bytes(data[: self._random.randrange(len(data))]))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._open[descriptor].change(bytes(data))
+
+    def sync(self, descriptor):
+        with self._operation("sync", descriptor):
+            file = self._open[descriptor]
+            if self.sync_fails:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            if len(file.data) > len(file.durable):  # Blocks of what was written may be allocated only now.
+                self._refuse_when_full(0.7)
+            file.sync()
+
+    def truncate(self, descriptor, size_bytes):
+        with self._operation("truncate", size_bytes):
+            self._open[descriptor].change(size_bytes)
+
+    def close(self, descriptor):
+        if descriptor == 0:
+            self._is_locked = False
+        self._open.pop(descriptor, None)
+
+    def rename(self, old, new):
+        with self._operation("rename", new):
+            file = self._names[old]
+
+            def change(names):
+                names.pop(old, None)
+                names[new] = file
+
+            self._rename(change)
+
+    def remove(self, name):
+        with self._operation("remove", name):
+            self._rename(lambda names: names.pop(name, None))
+
+    def sync_directory(self):
+        with self._operation("sync_directory", ""):
+            if self._pending_names:
+                self._refuse_when_full(0.4)
+            self._durable_names = dict(self._names)
+            self._pending_names = []
+
+    def _rename(self, change):
+        change(self._names)
+        self._pending_names.append(change)
+
+    def _refuse_when_full(self, probability):
+        if self._random.random() < self.fullness * probability:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @contextlib.contextmanager
+    def _operation(self, kind, what):
+        """Count an operation, and lose power before or after its effect when its turn has come."""
+        if not self._has_power:
+            raise PowerLoss
+        self._trace("disk", self._name, kind, what)
+        is_last = False
+        if self.operations_to_loss is not None:
+            self.operations_to_loss -= 1
+            is_last = self.operations_to_loss <= 0
+        if is_last and self._random.random() < 0.5:
+            self.lose_power()
+            raise PowerLoss
+        yield
+        if is_last:
+            self.lose_power()
+            raise PowerLoss
+
+
+def _apply(data, operation):
+    return data[:operation] if isinstance(operation, int) else data + operation

@@ -1,0 +1,89 @@
+"""What goes wrong in the safety phase, drawn from the seed."""
+
+CLOCK_SECONDS_MAX = 90.0
+
+
+class Saboteur:
+    """Does one fault of the profile at a time; most of them end by themselves."""
+
+    def __init__(self, world, randomness):
+        self._world = world
+        self._random = randomness
+
+    def step(self):
+        kind = self._random.choice(self._world.profile.faults)
+        machine = self._world.machines[self._random.choice(self._world.names)]
+        self._world.trace("fault", kind, machine.name)
+        getattr(self, "_" + kind)(machine)
+
+    def end(self):
+        """Stop all faults."""
+        self._world.network.heal()
+        for machine in self._world.machines.values():
+            self._cure(machine)
+
+    def _power_loss(self, machine):
+        if machine.process is not None:
+            machine.lose_power()
+
+    def _kill(self, machine):
+        if machine.process is not None:
+            machine.kill()
+
+    def _stop(self, machine):
+        if machine.process is not None:
+            self._world.loop.create_task(machine.stop())
+
+    def _power_loss_amid_operation(self, machine):
+        machine.disk.operations_to_loss = self._random.randint(1, 12)
+
+    def _power_loss_everywhere(self, _):
+        for machine in self._world.machines.values():
+            self._power_loss(machine)
+
+    def _block(self, machine):
+        """Block some ways, each in one direction."""
+        others = [name for name in self._world.names if name != machine.name]
+        for other in self._random.sample(others, self._random.randint(1, len(others))):
+            self._block_way(*self._random.choice(((machine.name, other), (other, machine.name))))
+
+    def _isolate(self, machine):
+        """Block all ways between a node and the others."""
+        for other in self._world.names:
+            if other != machine.name:
+                self._block_way(machine.name, other)
+                self._block_way(other, machine.name)
+
+    def _block_way(self, source, target):
+        network = self._world.network
+        network.blocked[source, target] = None
+        self._later(lambda: network.blocked.pop((source, target), None))
+
+    def _cut(self, machine):
+        for link in tuple(self._world.network.links):
+            if machine.name in (link.source.name, link.node_id) and self._random.random() < 0.5:
+                link.close(is_drained=self._random.random() < 0.5)
+
+    def _disk_full(self, machine):
+        machine.disk.fullness = self._random.choice((0.5, 1.0))
+        self._later(lambda: setattr(machine.disk, "fullness", 0.0))
+
+    def _sync_fails(self, machine):
+        machine.disk.sync_fails = True
+
+    def _disk_slow(self, machine):
+        machine.slow_disk_ms = self._random.choice((50, 500, 3000))
+        self._later(lambda: setattr(machine, "slow_disk_ms", 0))
+
+    def _clock_set(self, machine):
+        machine.clock.skew_seconds = self._random.choice((1, 10, CLOCK_SECONDS_MAX)) * self._random.uniform(-1, 1)
+
+    def _cure(self, machine):
+        disk = machine.disk
+        disk.fullness = 0.0
+        disk.sync_fails = False
+        disk.operations_to_loss = None
+        machine.slow_disk_ms = 0
+
+    def _later(self, cure):
+        self._world.loop.call_later(self._random.choice((0.05, 0.5, 5.0)), cure)

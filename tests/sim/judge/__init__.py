@@ -1,0 +1,21 @@
+"""The judges: each is pure, gets the history, and returns what is wrong, or nothing."""
+
+from tests.sim.judge import (
+    availability,
+    bound,
+    convergence,
+    double_count,
+    lost_write,
+    phantom,
+    resurrection,
+    retraction,
+    surprise,
+)
+
+JUDGES = (convergence, lost_write, double_count, phantom, resurrection, retraction, bound, availability, surprise)
+
+
+def judge_all(history):
+    """Return the finding of each judge that has one, by its name."""
+    findings = {judge.__name__.rpartition(".")[2]: judge.find(history) for judge in JUDGES}
+    return {name: finding for name, finding in findings.items() if finding}

@@ -1,0 +1,195 @@
+"""Connections between simulated processes: slow, cut, blocked one way, and pushing things twice.
+
+Within a connection messages keep their order. What an old one still carries may arrive after a new one was opened.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections import deque
+
+from crdt_service.kernel.error import OutcomeUnknownError, ServiceError, UnreachableError
+from crdt_service.net.channel import REQUEST_SECONDS_MAX
+from crdt_service.wire.message import (
+    FailureReply,
+    PushRequest,
+    decode_reply,
+    decode_request,
+    encode_message,
+)
+
+RETRANSMIT_SECONDS = 0.2
+DIAL_SECONDS = 1.0
+DUPLICATE_SECONDS_MAX = 3.0
+
+
+class Network:
+    """Attributes: what ails it (`latency_ms_max`, `loss`, `duplication`), and `blocked` (source, target) pairs."""
+
+    def __init__(self, loop, randomness, trace, find):
+        self.loop = loop
+        self.random = randomness
+        self.trace = trace
+        self.latency_ms_max = 1
+        self.loss = 0.0
+        self.duplication = 0.0
+        self.blocked = {}
+        self.links = {}
+        self._find = find
+
+    def heal(self):
+        self.loss = self.duplication = 0.0
+        self.blocked.clear()
+
+    def latency_seconds(self):
+        """Return a whole number of milliseconds, so that things also happen at the same instant."""
+        return self.random.randint(0, self.latency_ms_max) / 1000
+
+    def is_blocked(self, source, target):
+        return (source, target) in self.blocked
+
+    def find(self, name):
+        """Return the running process of a node, or None."""
+        return self._find(name)
+
+    async def connect(self, source, name):
+        """Raises OSError: nobody answers."""
+        await asyncio.sleep(self.latency_seconds())
+        if self.is_blocked(source.name, name) or self.is_blocked(name, source.name):
+            await asyncio.sleep(DIAL_SECONDS)
+            raise OSError("timed out")
+        target = self.find(name)
+        if target is None:
+            raise OSError("refused")
+        link = Link(self, source, target)
+        self.links[link] = None
+        return link
+
+    def drop(self, process):
+        """End the connections of a process that died: some ends hear of it, some find out by time-out."""
+        for link in tuple(self.links):
+            if link.source is process:
+                link.close(is_drained=self.random.random() < 0.5)
+            elif link.target is process and (link.source.hears_all or self.random.random() < 0.7):
+                self.loop.call_later(self.latency_seconds(), link.close)
+
+
+class Link:
+    """The dialling end of a connection to one process; a Channel."""
+
+    def __init__(self, network, source, target):
+        self.node_id = target.name
+        self.source = source
+        self.target = target
+        self.closed = asyncio.Event()
+        self._network = network
+        self._ids = itertools.count(1)
+        self._waiting = {}
+        self._out = _Pipe(network, source.name, target.name, self._arrive)
+        self._back = _Pipe(network, target.name, source.name, self._return)
+
+    async def request(self, build):
+        """As the Channel protocol says."""
+        if self.closed.is_set() or not self.source.is_alive:
+            raise UnreachableError(self.node_id)
+        number = next(self._ids)
+        waiting = self._waiting[number] = self._network.loop.create_future()
+        self._out.send(encode_message(build(number)))
+        if self._network.random.random() < self._network.loss:
+            self._network.trace("cut", self.source.name, self.node_id)
+            self.close(is_drained=self._network.random.random() < 0.5)
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS_MAX):
+                reply = await waiting
+        except TimeoutError as error:
+            self.close()
+            raise OutcomeUnknownError(self.node_id) from error
+        finally:
+            self._waiting.pop(number, None)
+        if isinstance(reply, FailureReply):
+            raise ServiceError(reply.code, reply.message, reply.remedy)
+        return reply
+
+    def close(self, *, is_drained=False):
+        """End the connection; with `is_drained` what was sent still arrives."""
+        if self.closed.is_set():
+            return
+        self.closed.set()
+        self._network.links.pop(self, None)
+        self._back.cut()
+        if not is_drained:
+            self._out.cut()
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(OutcomeUnknownError(self.node_id))
+                waiting.exception()  # Whoever waited may have died.
+
+    def _arrive(self, frame):
+        request = decode_request(frame)
+        self._network.trace("arrive", self.source.name, self.node_id, type(request).__name__, len(frame))
+        if self.target.is_alive:
+            self.target.spawn(self._answer(request))
+        if isinstance(request, PushRequest) and self._network.random.random() < self._network.duplication:
+            delay = self._network.random.uniform(0, DUPLICATE_SECONDS_MAX)
+            self._network.loop.call_later(delay, self._arrive_again, request)
+
+    def _arrive_again(self, request):
+        process = self._network.find(self.node_id)
+        if process is not None:
+            self._network.trace("arrive_again", self.source.name, self.node_id)
+            process.spawn(_ignore_refusal(process.answer(request)))
+
+    async def _answer(self, request):
+        try:
+            reply = await self.target.answer(request)
+        except ServiceError as error:
+            reply = FailureReply(request.id, error.code, error.message, error.remedy)
+        self._back.send(encode_message(reply))
+
+    def _return(self, frame):
+        reply = decode_reply(frame)
+        self._network.trace("return", self.node_id, self.source.name, type(reply).__name__, len(frame))
+        waiting = self._waiting.pop(reply.id, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply)
+
+
+class _Pipe:
+    """One direction of a connection: keeps order, and holds everything back while the way is blocked."""
+
+    def __init__(self, network, source, target, deliver):
+        self._network = network
+        self._way = (source, target)
+        self._deliver = deliver
+        self._frames = deque()
+        self._is_pumping = False
+        self._is_cut = False
+
+    def send(self, frame):
+        if self._is_cut:
+            return
+        due = self._network.loop.time() + self._network.latency_seconds()
+        self._frames.append((due, frame))
+        if not self._is_pumping:
+            self._is_pumping = True
+            self._network.loop.call_at(due, self._pump)
+
+    def cut(self):
+        self._is_cut = True
+        self._frames.clear()
+
+    def _pump(self):
+        now = self._network.loop.time() + 1e-9
+        while self._frames and self._frames[0][0] <= now:
+            if self._network.is_blocked(*self._way):
+                self._network.loop.call_later(RETRANSMIT_SECONDS, self._pump)
+                return
+            self._deliver(self._frames.popleft()[1])
+        self._is_pumping = bool(self._frames)
+        if self._frames:
+            self._network.loop.call_at(self._frames[0][0], self._pump)
+
+
+async def _ignore_refusal(answer):
+    with contextlib.suppress(ServiceError):
+        await answer

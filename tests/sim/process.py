@@ -1,0 +1,237 @@
+"""A simulated machine, and the process on it: the real journal, store, committer and exchange on simulated seams."""
+
+import asyncio
+import contextvars
+import random
+
+from crdt_service.kernel.clock import HybridClock
+from crdt_service.kernel.error import ServiceError
+from crdt_service.loops.answer import answer
+from crdt_service.loops.exchange import Exchange
+from crdt_service.replication.outbox import delta_bytes
+from crdt_service.store.batch import replay
+from crdt_service.store.store import Store
+from crdt_service.wire.message import ReadRequest, WriteRequest
+from tests.sim.disk import PowerLoss
+from tests.sim.history import Seen
+
+BACKOFF_SECONDS_MIN = 0.1
+BACKOFF_SECONDS_MAX = 2.0
+current = contextvars.ContextVar("current process", default=None)
+
+
+class SilentObserver:
+    """Metrics are not judged here."""
+
+    def __getattr__(self, name):
+        return lambda *_: None
+
+
+class Process:
+    """One life of a node, from its recovery to its end."""
+
+    hears_all = False
+
+    def __init__(self, machine, world):
+        self.name = machine.name
+        self.is_alive = True
+        self.tasks = {}
+        self._machine = machine
+        self._world = world
+        self._context = contextvars.copy_context()
+        self._context.run(current.set, self)
+        hybrid = HybridClock(machine.clock)
+        journal = world.options.journal(machine.disk, self.name, random.Random(machine.random.random()))
+        self.journal = journal
+        self.store = Store(hybrid)
+        replay(self.store, hybrid, journal.replica, journal.recover())
+        self.committer = self._context.run(
+            world.options.committer,
+            self.store,
+            journal,
+            replica=journal.replica,
+            clock=machine.clock,
+            hybrid=hybrid,
+            observer=SilentObserver(),
+            log_bytes_max=world.profile.log_bytes_max,
+        )
+        self.exchange = Exchange(self.store, self.committer, SilentObserver(), world.profile.sync_interval_seconds)
+        self._run = self.spawn(self._commit())
+        for peer in world.names:
+            if peer != self.name:
+                self.spawn(self._link(peer))
+
+    def spawn(self, coroutine):
+        """Run something that ends with this process."""
+        return asyncio.get_running_loop().create_task(coroutine, context=self._context.copy())
+
+    async def answer(self, request):
+        """Answer as a node does, and note what a client sees."""
+        reply = await answer(self.store, self.committer, request)
+        if isinstance(request, ReadRequest | WriteRequest):
+            datatype = self.store.find(request.key)
+            if datatype is not None:
+                state = datatype.encode(self.store.states[request.key, datatype.tag])
+                self._world.history.seen.append(Seen(self.name, request.key, datatype.tag, state))
+        self.measure()
+        return reply
+
+    def measure(self):
+        """Note the sizes of all queues."""
+        history = self._world.history
+        history.queue_items = max(history.queue_items, len(self.committer._queue))
+        for outbox in self.exchange._outboxes:
+            size = sum(delta_bytes(delta) for _, deltas, _ in outbox._batches for delta in deltas)
+            history.outbox_bytes = max(history.outbox_bytes, size)
+
+    def die(self):
+        """End at once: nothing that it was about to do happens."""
+        self.is_alive = False
+        self._world.network.drop(self)
+        for task in tuple(self.tasks):
+            task.cancel()
+
+    async def stop(self):
+        """End as a node does on SIGTERM."""
+        self.committer.stop()
+        await asyncio.wait([self._run])
+        if self.is_alive:
+            self.journal.close()
+
+    async def _commit(self):
+        try:
+            await self.committer.run()
+        except OSError:
+            self._machine.lose_power()  # The process ends; what the failed disk holds is unknown.
+
+    async def _link(self, peer):
+        """As Mesh does: dial, use, and dial again."""
+        backoff = BACKOFF_SECONDS_MIN
+        while True:
+            try:
+                link = await self._world.network.connect(self, peer)
+            except OSError:
+                pass
+            else:
+                backoff = BACKOFF_SECONDS_MIN
+                user = self.spawn(self._use(link))
+                await link.closed.wait()
+                user.cancel()
+            await asyncio.sleep(backoff * self._machine.random.uniform(0.5, 1))
+            backoff = min(backoff * 2, BACKOFF_SECONDS_MAX)
+
+    async def _use(self, link):
+        try:
+            await self.exchange.run(link)
+        except Exception as error:
+            self._world.surprise(f"{self.name}: the exchange with {link.node_id} failed: {error!r}")
+            link.close()
+
+
+class Machine:
+    """What outlives a process: disk, clock, and somebody who starts it again."""
+
+    def __init__(self, name, world, disk, clock, randomness):
+        self.name = name
+        self.disk = disk
+        self.clock = clock
+        self.random = randomness
+        self.process = None
+        self.slow_disk_ms = 0
+        self._world = world
+        self._starts = None
+
+    def start(self):
+        """Start the process, or try again later when its disk does not let it."""
+        if self._starts is not None:
+            self._starts.cancel()
+            self._starts = None
+        if self.process is not None:
+            return
+        self.disk.power_on()
+        if not self._world.is_calm and self.random.random() < self._world.profile.recovery_loss:
+            self.disk.operations_to_loss = self.random.randint(1, 14)
+        try:
+            self.process = Process(self, self._world)
+        except PowerLoss:
+            self._world.trace("power_loss_at_start", self.name)
+        except OSError as error:
+            self._world.trace("start_failed", self.name, error.errno)
+        except ServiceError as error:
+            self._world.surprise(f"{self.name} does not start: {error}")
+        if self.process is None:
+            self.disk.kill()
+            self.start_later(1.0)
+        else:
+            self._world.trace("started", self.name, self.process.journal.replica, len(self.process.store.states))
+
+    def start_later(self, seconds):
+        if self._starts is None:
+            self._starts = asyncio.get_running_loop().call_later(seconds, self.start)
+
+    def lose_power(self):
+        """The machine goes dark, and comes back."""
+        self._end("power_loss")
+        self.disk.lose_power()
+
+    def kill(self):
+        """The process dies at once; the machine stays."""
+        self._end("kill")
+        self.disk.kill()
+
+    async def stop(self):
+        """The process drains, then ends."""
+        process = self.process
+        self._world.trace("stop", self.name)
+        await process.stop()
+        await asyncio.sleep(self.random.choice((0, 0.05)))
+        if self.process is process:
+            self.kill()
+
+    def _end(self, how):
+        self._world.trace(how, self.name)
+        process, self.process = self.process, None
+        if process is not None:
+            process.die()
+        self.start_later(self.random.choice((0.0, 0.1, 1.0, 5.0)))
+
+    def execute(self, process, function):
+        """Run a thread's work: at once or at the end of its time, so that an end in between finds it done or not."""
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        seconds = self.random.randint(0, 3 + self.slow_disk_ms) / 1000
+        if self.random.random() < 0.5:
+            work = self._run(process, function)
+            if work is not None:
+                loop.call_later(seconds, _settle, process, future, work)
+        else:
+
+            def run_late():
+                work = self._run(process, function)
+                if work is not None:
+                    _settle(process, future, work)
+
+            loop.call_later(seconds, run_late)
+        return future
+
+    def _run(self, process, function):
+        """Return (result, error), or None when the machine went dark."""
+        if not process.is_alive:
+            return None
+        try:
+            return function(), None
+        except PowerLoss:
+            self._end("power_loss")
+            return None
+        except Exception as error:
+            return None, error
+
+
+def _settle(process, future, work):
+    if not process.is_alive or future.done():
+        return
+    result, error = work
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

@@ -1,0 +1,208 @@
+"""One seed's world: a safety phase with faults, a liveness phase without, and then the judges."""
+
+import asyncio
+import logging
+import random
+import time
+from dataclasses import dataclass, field
+
+from crdt_service.disk.journal import Journal
+from crdt_service.loops.commit import Committer
+from tests.sim.clock import SimClock
+from tests.sim.disk import SimDisk
+from tests.sim.fault import Saboteur
+from tests.sim.history import History, Outcome
+from tests.sim.judge import judge_all
+from tests.sim.loop import VirtualLoop
+from tests.sim.network import Network
+from tests.sim.process import Machine, current
+from tests.sim.profile import draw_profile, limited
+from tests.sim.trace import Trace
+from tests.sim.workload import Client
+
+# Clocks are off by at most 2 * 90 s and a stamp is refused until it is less than 60 s ahead; the rest is for repairs.
+LIVENESS_SECONDS_MAX = 300.0
+CALM_SECONDS = 4.0
+PROBE_SECONDS = 15.0
+PROBE_TRIES = 10
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run; 0 nodes draws 3 to 7 from the seed. The classes are arguments so that a test can plant bugs."""
+
+    nodes: int = 0
+    steps: int = 300
+    journal: type = Journal
+    committer: type = Committer
+
+
+@dataclass
+class Result:
+    """Attributes: `failures` by judge, `trace` as a hash, and how much happened."""
+
+    seed: int
+    failures: dict[str, str]
+    trace: str
+    events: int
+    virtual_seconds: float
+    wall_seconds: float
+    acknowledged: int
+    tail: list[str] = field(repr=False)
+
+
+def run_seed(seed, options=None):
+    """Return the result of one seed; the same for ever, as long as the code is the same."""
+    options = options or Options()
+    started = time.perf_counter()
+    world = World(seed, options)
+    logged = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # What goes wrong here is meant to.
+    try:
+        with limited(world.profile.limits):
+            world.run()
+    finally:
+        logging.disable(logged)
+    return Result(
+        seed=seed,
+        failures=judge_all(world.history),
+        trace=world.trace.digest(),
+        events=world.trace.count,
+        virtual_seconds=world.loop.time(),
+        wall_seconds=time.perf_counter() - started,
+        acknowledged=sum(write.outcome is Outcome.ACKNOWLEDGED for write in world.history.writes),
+        tail=list(world.trace.tail),
+    )
+
+
+class World:
+    """All that exists, wired by names."""
+
+    def __init__(self, seed, options):
+        self.options = options
+        self.history = History()
+        self.loop = VirtualLoop(self._execute)
+        self.loop.set_task_factory(_create_task)
+        self.loop.set_exception_handler(lambda _, context: self.surprise(_describe(context)))
+        self.trace = Trace(self.loop.time)
+        self.is_calm = False
+        self._seed = seed
+        randomness = self._randomness("profile")
+        self.profile = draw_profile(randomness)
+        self.history.queue_items_max = self.profile.limits["queue_items"]
+        self.history.outbox_bytes_max = self.profile.limits["outbox_bytes"]
+        nodes = options.nodes or randomness.randint(3, 7)
+        self.names = [f"node-{number}" for number in range(nodes)]
+        self.network = Network(self.loop, self._randomness("network"), self.trace, self._find)
+        self.network.latency_ms_max = self.profile.latency_ms_max
+        self.network.loss = self.profile.loss
+        self.network.duplication = self.profile.duplication
+        self.machines = {name: self._make_machine(name, randomness) for name in self.names}
+        self.client = Client(self, self._randomness("client"))
+        self.saboteur = Saboteur(self, self._randomness("faults"))
+
+    def surprise(self, text):
+        """Note what must never happen."""
+        self.trace("surprise", text)
+        self.history.surprises.append(text)
+
+    def run(self):
+        try:
+            self.loop.run_until_complete(self._live())
+        finally:
+            self.loop.set_exception_handler(lambda *_: None)
+            left = asyncio.all_tasks(self.loop)
+            for task in left:
+                task.cancel()
+            if left:
+                self.loop.run_until_complete(asyncio.wait(left))
+            self.loop.close()
+
+    async def _live(self):
+        for machine in self.machines.values():
+            machine.start()
+        await self._sabotage()
+        self.is_calm = True
+        self.saboteur.end()
+        self.trace("calm")
+        for machine in self.machines.values():
+            machine.start()
+        if self.client.tasks:
+            await asyncio.wait(list(self.client.tasks))
+        await self._probe()
+        self.history.quiet = await self._become_quiet()
+        self.history.final = {name: self._dump(name) for name in self.names}
+
+    async def _sabotage(self):
+        randomness = self._randomness("steps")
+        for _ in range(self.options.steps):
+            if randomness.random() < self.profile.fault_share:
+                self.saboteur.step()
+            else:
+                self.client.step()
+            await asyncio.sleep(randomness.randint(0, self.profile.step_ms_max) / 1000)
+
+    async def _probe(self):
+        await asyncio.sleep(PROBE_SECONDS)  # Draining processes end, and start again.
+        waiting = self.names
+        for _ in range(PROBE_TRIES):  # All nodes push at once: a small queue may well refuse some.
+            writes = self.client.probe(waiting)
+            await asyncio.wait(list(self.client.tasks))
+            failed = [write for write in writes if write.outcome is not Outcome.ACKNOWLEDGED]
+            self.history.unavailable = [f"{write.node}: {write.outcome.value} {write.code}" for write in failed]
+            waiting = [write.node for write in failed]
+            if not waiting:
+                return
+            await asyncio.sleep(1.0)
+
+    async def _become_quiet(self):
+        """Wait until all nodes hold the same, and still do so a little later; tell whether they did."""
+        deadline = self.loop.time() + LIVENESS_SECONDS_MAX
+        while self.loop.time() < deadline:
+            if self._is_same():
+                await asyncio.sleep(CALM_SECONDS)
+                if self._is_same():
+                    return True
+            await asyncio.sleep(0.5)
+        return False
+
+    def _is_same(self):
+        first = self._dump(self.names[0])
+        return all(self._dump(name) == first for name in self.names)
+
+    def _dump(self, name):
+        process = self.machines[name].process
+        if process is None:
+            return {}
+        return {tuple(address): process.store.encode(address).state for address in process.store.states}
+
+    def _make_machine(self, name, randomness):
+        skew = self.profile.skew_seconds_max
+        rate = 1 + randomness.uniform(-1, 1) * self.profile.drift_max
+        clock = SimClock(self.loop.time, randomness.uniform(-skew, skew), rate)
+        disk = SimDisk(name, self._randomness(f"disk/{name}"), self.trace)
+        return Machine(name, self, disk, clock, self._randomness(f"machine/{name}"))
+
+    def _find(self, name):
+        return self.machines[name].process
+
+    def _execute(self, function):
+        process = current.get()
+        return self.machines[process.name].execute(process, function)
+
+    def _randomness(self, purpose):
+        return random.Random(f"{self._seed}/{purpose}")
+
+
+def _create_task(loop, coroutine, context=None):
+    """Make a task that ends with the process that it belongs to."""
+    task = asyncio.Task(coroutine, loop=loop, context=context)
+    process = current.get() if context is None else context.get(current)
+    if process is not None:
+        process.tasks[task] = None
+        task.add_done_callback(process.tasks.pop)
+    return task
+
+
+def _describe(context):
+    return f"{context['message']}: {context.get('exception')!r}"
