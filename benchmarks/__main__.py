@@ -146,4 +146,7 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # All processes have ended by now.
+        sys.exit(128 + signal.SIGINT)
