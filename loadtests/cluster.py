@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -100,10 +102,10 @@ class LoopbackCluster:
 
         wait_until(probe, f"{name} to be ready", self.logs)
 
-    def get(self, path: str) -> dict:
+    def get(self, path: str) -> Any:
         return self.client.get(self.url + path).raise_for_status().json()
 
-    def post(self, path: str, body: object) -> dict:
+    def post(self, path: str, body: object) -> Any:
         return self.client.post(self.url + path, json=body).raise_for_status().json()
 
     def metrics(self, name: str) -> str:
@@ -134,10 +136,15 @@ def free_port() -> int:
     """A port that nothing listens on now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+        return int(listener.getsockname()[1])
 
 
-def wait_until(probe, what: str, explain=lambda: "", seconds_max: float = READY_SECONDS_MAX):
+def wait_until(
+    probe: Callable[[], object],
+    what: str,
+    explain: Callable[[], str] = lambda: "",
+    seconds_max: float = READY_SECONDS_MAX,
+) -> Any:
     """Poll until `probe` is true; tell the last state when it never is."""
     end = time.monotonic() + seconds_max
     last: object = None

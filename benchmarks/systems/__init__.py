@@ -1,0 +1,1 @@
+"""One module per system: how it is started, written to, read and ended."""
