@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+from crdt_service.datatypes.aw_set import AwSet
+
 
 class Outcome(Enum):
     PENDING = "pending"
@@ -61,6 +63,11 @@ class History:
         states = next(iter(self.final.values()))
         data = states.get((key, datatype.tag))
         return datatype.empty() if data is None else datatype.decode(data)
+
+    def final_elements(self, key):
+        """The elements of a set at the end."""
+        datatype = AwSet()
+        return set(datatype.value(self.final_state(key, datatype)))
 
     def by_key(self, type_name):
         """Return the writes of a type by key."""

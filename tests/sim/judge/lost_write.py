@@ -1,6 +1,5 @@
 """No acknowledged write is lost: counters hold them all, sets hold what nobody removed."""
 
-from crdt_service.datatypes.aw_set import AwSet
 from tests.sim.history import Outcome
 from tests.sim.judge.total import totals
 
@@ -10,7 +9,7 @@ def find(history):
         if final < acknowledged:
             return f"{key} holds {verb}s of {final}, acknowledged were {acknowledged}"
     for key, writes in history.by_key("aw_set").items():
-        present = history.final_state(key, AwSet()).dots
+        present = history.final_elements(key)
         removed = {write.argument for write in writes if write.verb == "remove" and write.is_possible}
         for write in writes:
             kept = write.verb == "add" and write.argument not in removed

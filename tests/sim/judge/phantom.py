@@ -2,14 +2,13 @@
 
 import json
 
-from crdt_service.datatypes.aw_set import AwSet
 from crdt_service.datatypes.lww_register import LwwRegister
 
 
 def find(history):
     for key, writes in history.by_key("aw_set").items():
         possible = {write.argument for write in writes if write.verb == "add" and write.is_possible}
-        phantoms = history.final_state(key, AwSet()).dots.keys() - possible
+        phantoms = history.final_elements(key) - possible
         if phantoms:
             return f"{key} holds {sorted(phantoms)}, which nobody added"
     for key, writes in history.by_key("lww_register").items():

@@ -1,12 +1,11 @@
 """What a node acknowledged as added and then as removed stays removed; each element is added once."""
 
-from crdt_service.datatypes.aw_set import AwSet
 from tests.sim.history import Outcome
 
 
 def find(history):
     for key, writes in history.by_key("aw_set").items():
-        present = history.final_state(key, AwSet()).dots
+        present = history.final_elements(key)
         done = [write for write in writes if write.outcome is Outcome.ACKNOWLEDGED]
         added = {write.argument: write for write in done if write.verb == "add"}
         for write in done:
