@@ -63,7 +63,11 @@ class State:
         """Make `dot` present with `entry`."""
         path = entry[0]
         self.owner[dot] = entry
-        self.exact.setdefault(path, set()).add(dot)
+        dots = self.exact.get(path)
+        if dots is None:
+            self.exact[path] = {dot}
+        else:
+            dots.add(dot)
         for key in self.index(path):
             self.below.setdefault(key, set()).add(dot)
         self.size_bytes += measure(entry)
@@ -237,7 +241,7 @@ class Dotted(Datatype[State]):
     def encode(self, state: State) -> bytes:
         """Return replica names once, then entries, vector and cloud by the names' positions, all sorted."""
         vector, cloud = state.context.to_plain()
-        replicas = sorted({replica for dots in (vector, cloud) for replica, _ in dots})
+        replicas = sorted({replica for replica, _ in (*vector, *cloud)})
         place = {replica: position for position, replica in enumerate(replicas)}
         owner = state.owner
         dots = sorted(owner) if len(owner) > 1 else owner
@@ -274,7 +278,9 @@ class Dotted(Datatype[State]):
 
 def measure(entry: Entry) -> int:
     """Return the bytes of an entry's path and content."""
-    return len("".join(entry[0]).encode()) + len(entry[1])
+    path, content = entry
+    text = path[0] if len(path) == 1 else "".join(path)
+    return (len(text) if text.isascii() else len(text.encode())) + len(content)
 
 
 def _measure_covered(dots: set[Dot], *states: State) -> int:

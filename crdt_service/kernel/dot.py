@@ -39,9 +39,15 @@ class CausalContext:
 
     def add(self, dot: Dot) -> None:
         """Add one dot."""
-        if dot not in self:
+        replica, counter = dot
+        last = self.vector.get(replica, 0)
+        if counter == last + 1:
+            self.vector[replica] = counter
+            if self.cloud:
+                self.cloud.discard(dot)
+                self._compact(replica)
+        elif counter > last:
             self.cloud.add(dot)
-            self._compact(dot[0])
 
     def merge(self, other: "CausalContext") -> None:
         """Add every dot of `other`; costs the size of `other` and of this context's gaps."""
@@ -55,7 +61,9 @@ class CausalContext:
 
     def to_plain(self) -> tuple[list[Dot], list[Dot]]:
         """Return (vector, cloud) as sorted lists."""
-        return sorted(self.vector.items()), sorted(self.cloud)
+        # A delta's has one dot or two: sorting would cost more than the rest.
+        vector, cloud = list(self.vector.items()), list(self.cloud)
+        return sorted(vector) if len(vector) > 1 else vector, sorted(cloud) if len(cloud) > 1 else cloud
 
     @classmethod
     def from_plain(cls, vector: list[Dot], cloud: list[Dot]) -> "CausalContext":
