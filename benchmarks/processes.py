@@ -4,6 +4,9 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Self
+
+from benchmarks.system import NODES, System
 
 STOP_SECONDS_MAX = 20
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -68,3 +71,30 @@ def resident_mb(pids: list[int]) -> float:
             if line.startswith("VmRSS:"):
                 total_kib += int(line.split()[1])
     return total_kib * 1024 / 1e6
+
+
+class ProcessSystem(System):
+    """A system with one child process for each node."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._processes = Processes(directory)
+
+    def __enter__(self) -> Self:
+        for node in range(NODES):
+            self.start(node)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._processes.stop()
+
+    def pids(self) -> list[int]:
+        """Return the processes of the nodes."""
+        return self._processes.pids()
+
+    def kill(self, node: int) -> None:
+        """End a node as a crash would."""
+        self._processes.kill(self._process(node))
+
+    def _process(self, node: int) -> str:
+        return f"{self.name}-{node}"

@@ -2,45 +2,30 @@
 
 import base64
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from benchmarks.processes import Processes
+from benchmarks.processes import ProcessSystem
 from benchmarks.stream import JsonHttp, Stream
-from benchmarks.system import HOT_KEY, NODES, Client, System, find_binary
+from benchmarks.system import HOT_KEY, NODES, Client, find_binary
 from loadtests.cluster import free_port
 
 _TRANSACTION_OPS = 100  # Below etcd's own limit of 128.
 
 
-class Etcd(System):
+class Etcd(ProcessSystem):
     name = "etcd"
     acknowledges = "fsync on a quorum"
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self._binary = find_binary("etcd", "`make bench` builds it with Go from benchmarks/peers/etcd")
-        self._processes = Processes(directory)
         self._ports = [(free_port(), free_port()) for _ in range(NODES)]
-
-    def __enter__(self) -> Self:
-        for node in range(NODES):
-            self.start(node)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._processes.stop()
-
-    def pids(self) -> list[int]:
-        return self._processes.pids()
-
-    def kill(self, node: int) -> None:
-        self._processes.kill(f"etcd-{node}")
 
     def start(self, node: int) -> None:
         client, peer = (f"http://127.0.0.1:{port}" for port in self._ports[node])
         cluster = ",".join(f"etcd-{number}=http://127.0.0.1:{port}" for number, (_, port) in enumerate(self._ports))
         self._processes.start(
-            f"etcd-{node}",
+            self._process(node),
             [
                 self._binary,
                 *("--name", f"etcd-{node}", "--data-dir", str(self.directory / str(node)), "--log-level", "error"),

@@ -9,9 +9,9 @@ from nats.aio.client import Client as Connection
 from nats.js.api import KeyValueConfig, StorageType
 from nats.js.kv import KeyValue
 
-from benchmarks.processes import Processes
+from benchmarks.processes import ProcessSystem
 from benchmarks.stream import JsonHttp, Stream
-from benchmarks.system import NODES, Client, System, find_binary
+from benchmarks.system import NODES, Client, find_binary
 from loadtests.cluster import free_port
 
 _BUCKET = "bench"
@@ -27,7 +27,7 @@ cluster {{ name: bench, listen: "127.0.0.1:{route_port}", routes: [{routes}] }}
 """
 
 
-class Nats(System):
+class Nats(ProcessSystem):
     name = "nats"
     acknowledges = "fsync on a quorum"
     can_count: ClassVar[bool] = False
@@ -35,7 +35,6 @@ class Nats(System):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self._binary = find_binary("nats-server", "`make bench` builds it with Go")
-        self._processes = Processes(directory)
         self._ports = [(free_port(), free_port(), free_port()) for _ in range(NODES)]
 
     def __enter__(self) -> Self:
@@ -51,20 +50,10 @@ class Nats(System):
                     routes=routes,
                 )
             )
-            self.start(node)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._processes.stop()
-
-    def pids(self) -> list[int]:
-        return self._processes.pids()
-
-    def kill(self, node: int) -> None:
-        self._processes.kill(f"nats-{node}")
+        return super().__enter__()
 
     def start(self, node: int) -> None:
-        self._processes.start(f"nats-{node}", [self._binary, "-c", str(self.directory / f"{node}.conf")])
+        self._processes.start(self._process(node), [self._binary, "-c", str(self.directory / f"{node}.conf")])
 
     async def prepare(self) -> None:
         """Make the bucket, once the servers have found a leader."""

@@ -1,19 +1,19 @@
 """Redis: one primary, two replicas, its append-only file synced before each answer."""
 
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import redis.asyncio
 
-from benchmarks.processes import Processes
+from benchmarks.processes import ProcessSystem
 from benchmarks.stream import Stream
-from benchmarks.system import HOT_KEY, NODES, Client, System, find_binary
+from benchmarks.system import HOT_KEY, NODES, Client, find_binary
 from loadtests.cluster import free_port
 
 _PIPELINE = 250
 
 
-class Redis(System):
+class Redis(ProcessSystem):
     """Driven over a bare connection, like Jarvis."""
 
     name = "redis"
@@ -23,29 +23,14 @@ class Redis(System):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self._binary = find_binary("redis-server", "install Debian's redis-server")
-        self._processes = Processes(directory)
         self._ports = [free_port() for _ in range(NODES)]
-
-    def __enter__(self) -> Self:
-        for node in range(NODES):
-            self.start(node)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._processes.stop()
-
-    def pids(self) -> list[int]:
-        return self._processes.pids()
-
-    def kill(self, node: int) -> None:
-        self._processes.kill(f"redis-{node}")
 
     def start(self, node: int) -> None:
         data = self.directory / str(node)
         data.mkdir(exist_ok=True)
         of = ["--replicaof", f"127.0.0.1 {self._ports[0]}"] if node else []
         self._processes.start(
-            f"redis-{node}",
+            self._process(node),
             [
                 self._binary,
                 *("--bind", "127.0.0.1", "--port", str(self._ports[node]), "--dir", str(data)),
