@@ -264,3 +264,9 @@ def labels_of(body: Mapping[str, Any]) -> dict[str, str]:
 def annotations_of(body: Mapping[str, Any]) -> dict[str, str]:
     """Return an object's annotations; none is an empty mapping."""
     return body.get("metadata", {}).get("annotations") or {}
+
+
+def conditions_of(body: Mapping[str, Any]) -> dict[str, str]:
+    """Return the status of each of an object's conditions by type; none is an empty mapping."""
+    conditions = body.get("status", {}).get("conditions") or []
+    return {condition["type"]: condition["status"] for condition in conditions}

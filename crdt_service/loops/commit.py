@@ -141,8 +141,9 @@ class Committer:
             self._observer.on_absurd_stamps(batch.absurd_stamps)
         written: list[Delta] = []
         if batch.pending:
-            payload = encode_batch(batch.encode())
-            written = batch.encode_written()
+            deltas = batch.encode()
+            payload = encode_batch(deltas)
+            written = batch.pick_written(deltas)
             try:
                 await asyncio.get_running_loop().run_in_executor(self._log_thread, self._journal.append, payload)
             except StorageFullError as error:

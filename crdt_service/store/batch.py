@@ -79,9 +79,9 @@ class Batch:
         """Return all pending deltas, for the log."""
         return [self._encode(address) for address in self.pending]
 
-    def encode_written(self) -> list[Delta]:
-        """Return the pending deltas of local operations, for the peers."""
-        return [self._encode(address) for address in self.pending if address in self.written]
+    def pick_written(self, deltas: list[Delta]) -> list[Delta]:
+        """Return those of `encode`'s deltas that local operations made, for the peers."""
+        return [delta for delta in deltas if (delta.key, delta.tag) in self.written]
 
     def install(self) -> None:
         """Make everything visible; call it only once `encode`'s bytes are on disk."""

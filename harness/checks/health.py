@@ -9,7 +9,7 @@ import msgspec
 from harness.checks.check import Check, Finding, Overall, Row, run_checks
 from harness.checks.synchronization import check_synchronization
 from harness.failure import Failure
-from harness.kube import ForbiddenError, Json, Kube
+from harness.kube import ForbiddenError, Kube, conditions_of
 from harness.release.name import BACKEND, CRDT
 from harness.release.record import Record, read_record
 from harness.release.service import Service
@@ -80,11 +80,11 @@ def _check_cluster_nodes(target: Target, _deadline_seconds: float) -> Finding:
         nodes = target.kube.read_all("nodes")
     except ForbiddenError as error:
         return Finding("skipped", error.message)
-    ready = [node for node in nodes if _conditions(node).get("Ready") == "True"]
+    ready = [node for node in nodes if conditions_of(node).get("Ready") == "True"]
     pressed = [
         f"{node['metadata']['name']}: {name}"
         for node in nodes
-        for name, status in _conditions(node).items()
+        for name, status in conditions_of(node).items()
         if name.endswith("Pressure") and status == "True"
     ]
     detail = "; ".join([f"{len(ready)} of {len(nodes)} ready", *pressed])
@@ -148,10 +148,6 @@ def _check_synchronization(target: Target, deadline_seconds: float) -> Finding:
         clock=target.clock,
         sleep=target.sleep,
     )
-
-
-def _conditions(node: Json) -> dict[str, str]:
-    return {condition["type"]: condition["status"] for condition in node.get("status", {}).get("conditions", [])}
 
 
 CHECKS: tuple[Check[Target], ...] = (

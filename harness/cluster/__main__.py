@@ -10,7 +10,6 @@ import yaml
 from harness.cluster import version
 from harness.cluster.airgap.node_image import ensure_node_image
 from harness.cluster.cache import cache_root
-from harness.cluster.docker import has_image
 from harness.cluster.engine import engine_answers, ensure_engine, stop_engine
 from harness.cluster.host import require_free_space
 from harness.cluster.manager import delete_cluster, ensure_cluster, load_images, restart_workloads
@@ -51,7 +50,7 @@ def airgap(progress: Progress) -> None:
     """Build every image from package registries, whether or not stock images can be pulled."""
     ensure_engine(progress)
     for image in (ensure_node_image(progress), ensure_python_image(progress)):
-        progress.say(f"{image}: {'ready' if has_image(image) else 'missing'}")
+        progress.say(f"{image}: ready")
 
 
 def tools(progress: Progress) -> None:

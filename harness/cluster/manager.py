@@ -18,6 +18,7 @@ from harness.cluster.network import NodeAddress, connect_pods
 from harness.cluster.progress import Progress
 from harness.cluster.tool import ensure_tool, find_tool
 from harness.failure import Failure
+from harness.kube import conditions_of
 from harness.poll import Done, Pending, WaitTimeoutError, wait_until
 from harness.process import CommandError, run
 
@@ -47,18 +48,8 @@ class Cluster:
 
 def find_cluster() -> Cluster | None:
     """Return the cluster, whether or not its nodes run; None where there is none."""
-    listed = run(
-        [
-            "docker",
-            "ps",
-            "--all",
-            "--filter",
-            f"label=io.x-k8s.kind.cluster={version.CLUSTER_NAME}",
-            "--format",
-            "{{.Names}}",
-        ],
-        check=False,
-    )
+    label = f"label=io.x-k8s.kind.cluster={version.CLUSTER_NAME}"
+    listed = run(["docker", "ps", "--all", "--filter", label, "--format", "{{.Names}}"], check=False)
     nodes = tuple(sorted(listed.stdout.split()))
     return Cluster(version.CLUSTER_NAME, nodes) if nodes else None
 
@@ -138,9 +129,8 @@ def load_images(cluster: Cluster, images: Sequence[str], progress: Progress) -> 
 
 def restart_workloads(cluster: Cluster, progress: Progress) -> None:
     """Restart the pods of every Jarvis there is, so that they run the image that was just loaded under the same tag."""
-    kinds = "statefulsets,deployments"
-    which = ["--all-namespaces", "--selector=app.kubernetes.io/name=jarvis", "--output=json"]
-    for item in json.loads(kubectl(cluster, "get", kinds, *which))["items"]:
+    which = ["statefulsets,deployments", "--all-namespaces", "--selector=app.kubernetes.io/name=jarvis"]
+    for item in read_objects(cluster, *which):
         namespace, workload = item["metadata"]["namespace"], f"{item['kind'].lower()}/{item['metadata']['name']}"
         kubectl(cluster, "rollout", "restart", workload, "--namespace", namespace)
         progress.say(f"restarting {workload} in {namespace}: it runs an older build of the image")
@@ -148,8 +138,7 @@ def restart_workloads(cluster: Cluster, progress: Progress) -> None:
 
 def delete_cluster(progress: Progress) -> None:
     """Remove the cluster's containers and its kubeconfig entry, if there are any."""
-    every = ["docker", "ps", "--all", "--quiet", "--filter", f"label=io.x-k8s.kind.cluster={version.CLUSTER_NAME}"]
-    if run(every, check=False).stdout.strip():
+    if find_cluster():
         with progress.step(f"deleting cluster {version.CLUSTER_NAME}"):
             run([str(find_tool("kind")), "delete", "cluster", "--name", version.CLUSTER_NAME], timeout_seconds=120)
 
@@ -159,6 +148,12 @@ def kubectl(cluster: Cluster, *args: str, input: str | None = None) -> str:  # n
     control_plane = f"{cluster.name}-control-plane"
     command = ["docker", "exec", "-i", control_plane, "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", *args]
     return run(command, input=input, timeout_seconds=60).stdout
+
+
+def read_objects(cluster: Cluster, kind: str, *options: str) -> list[dict[str, Any]]:
+    """Return the objects that `kubectl get` lists."""
+    items: list[dict[str, Any]] = json.loads(kubectl(cluster, "get", kind, *options, "--output=json"))["items"]
+    return items
 
 
 def _create(image: str, *, stock: bool) -> Cluster:
@@ -195,14 +190,9 @@ def _runs(cluster: Cluster) -> bool:
     return True
 
 
-def _nodes(cluster: Cluster) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = json.loads(kubectl(cluster, "get", "nodes", "--output=json"))["items"]
-    return items
-
-
 def _await_addresses(cluster: Cluster) -> tuple[NodeAddress, ...]:
     def probe() -> Done[tuple[NodeAddress, ...]] | Pending:
-        nodes = _nodes(cluster)
+        nodes = read_objects(cluster, "nodes")
         with_subnet = [node for node in nodes if node["spec"].get("podCIDR")]
         if len(with_subnet) < len(cluster.nodes):
             return Pending(f"{len(with_subnet)} of {len(cluster.nodes)} nodes have a pod subnet")
@@ -222,16 +212,11 @@ def _address(node: dict[str, Any]) -> NodeAddress:
 
 def _await_ready(cluster: Cluster, progress: Progress) -> None:
     def probe() -> Done[None] | Pending:
-        states = {
-            node["metadata"]["name"]: any(
-                c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", [])
-            )
-            for node in _nodes(cluster)
-        }
-        waiting = sorted(name for name, ready in states.items() if not ready)
-        if len(states) == len(cluster.nodes) and not waiting:
+        nodes = read_objects(cluster, "nodes")
+        ready = sum(conditions_of(node).get("Ready") == "True" for node in nodes)
+        if ready == len(nodes) == len(cluster.nodes):
             return Done(None)
-        return Pending(f"{len(states) - len(waiting)} of {len(cluster.nodes)} nodes Ready")
+        return Pending(f"{ready} of {len(cluster.nodes)} nodes Ready")
 
     wait_until(probe, what="nodes", deadline_seconds=_READY_SECONDS_MAX, progress=progress.say)
 

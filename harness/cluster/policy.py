@@ -6,17 +6,16 @@ left alone, as Kubernetes wants it for probes.
 """
 
 import ipaddress
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.cluster.manager import Cluster, kubectl
+from harness.cluster.manager import Cluster, read_objects
 from harness.process import run
 
-TABLE = "jarvis_policy"
+_TABLE = "jarvis_policy"
 # Declared first, so that deleting it never fails.
-_EMPTY = f"table inet {TABLE}\ndelete table inet {TABLE}\n"
+_EMPTY = f"table inet {_TABLE}\ndelete table inet {_TABLE}\n"
 _KINDS = ("namespaces", "pods", "networkpolicies")
 Object = Mapping[str, Any]
 
@@ -40,26 +39,23 @@ class Pod:
     ports: Mapping[str, int]
 
 
-def enforce_policies(cluster: Cluster) -> int:
-    """Make every node enforce the NetworkPolicies there are; return how many pods are held to one."""
-    read = {kind: _read_all(cluster, kind) for kind in _KINDS}
+def enforce_policies(cluster: Cluster) -> None:
+    """Make every node enforce the NetworkPolicies there are."""
+    read = {kind: read_objects(cluster, kind, "--all-namespaces") for kind in _KINDS}
     namespaces = {item["metadata"]["name"]: item["metadata"].get("labels", {}) for item in read["namespaces"]}
     pods = tuple(read_pods(read["pods"]))
     rules = render_rules(read["networkpolicies"], pods, namespaces)
-    for node in cluster.nodes:
-        run(["docker", "exec", "-i", node, "nft", "--file", "-"], input=rules, timeout_seconds=30)
-    return len({pod.address for policy in read["networkpolicies"] for pod in _selected(policy, pods)})
+    _load_rules(cluster, rules)
 
 
 def lift_policies(cluster: Cluster) -> None:
     """Remove the rules from every node."""
+    _load_rules(cluster, _EMPTY)
+
+
+def _load_rules(cluster: Cluster, rules: str) -> None:
     for node in cluster.nodes:
-        run(["docker", "exec", "-i", node, "nft", "--file", "-"], input=_EMPTY, timeout_seconds=30)
-
-
-def _read_all(cluster: Cluster, kind: str) -> list[Object]:
-    items: list[Object] = json.loads(kubectl(cluster, "get", kind, "--all-namespaces", "--output=json"))["items"]
-    return items
+        run(["docker", "exec", "-i", node, "nft", "--file", "-"], input=rules, timeout_seconds=30)
 
 
 def read_pods(items: Iterable[Object]) -> Iterator[Pod]:
@@ -87,9 +83,7 @@ def render_rules(policies: Sequence[Object], pods: Sequence[Pod], namespaces: Ma
     maps: dict[str, list[str]] = {"Ingress": [], "Egress": []}
     for number, pod in enumerate(pods):
         for direction, verdicts in maps.items():
-            holding = [
-                policy for policy in policies if pod in _selected(policy, pods) and direction in _directions(policy)
-            ]
+            holding = [policy for policy in policies if _selects(policy, pod) and direction in _directions(policy)]
             if holding:
                 name = f"{direction.lower()}_{number}"
                 lines = [line for policy in holding for line in _allow(policy, direction, pod, pods, namespaces)]
@@ -107,7 +101,7 @@ def render_rules(policies: Sequence[Object], pods: Sequence[Pod], namespaces: Ma
         "    type filter hook forward priority filter; policy accept;",
         "    ct state established,related accept",
     ]
-    return _EMPTY + "\n".join([f"table inet {TABLE} {{", *chains, *body, *forward, "  }", "}", ""])
+    return _EMPTY + "\n".join([f"table inet {_TABLE} {{", *chains, *body, *forward, "  }", "}", ""])
 
 
 def _directions(policy: Object) -> Sequence[str]:
@@ -115,9 +109,9 @@ def _directions(policy: Object) -> Sequence[str]:
     return spec.get("policyTypes") or (["Ingress", "Egress"] if "egress" in spec else ["Ingress"])
 
 
-def _selected(policy: Object, pods: Sequence[Pod]) -> list[Pod]:
-    namespace, selector = policy["metadata"]["namespace"], policy["spec"].get("podSelector", {})
-    return [pod for pod in pods if pod.namespace == namespace and _matches(selector, pod.labels)]
+def _selects(policy: Object, pod: Pod) -> bool:
+    inside = policy["metadata"]["namespace"] == pod.namespace
+    return inside and _matches(policy["spec"].get("podSelector", {}), pod.labels)
 
 
 def _allow(

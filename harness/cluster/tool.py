@@ -1,4 +1,4 @@
-"""Finds the programs that the harness drives: the user's own first, else one built from the Go module proxy."""
+"""Finds the programs that the harness drives: the pinned ones built from Go modules, else the user's own."""
 
 import shutil
 from collections.abc import Mapping
@@ -15,16 +15,15 @@ _BUILD_SECONDS_MAX = 1800
 
 
 def find_tool(name: str) -> Path:
-    """Return the path of `name` on PATH or in the cache.
+    """Return the path of `name`: the pinned version in the cache if it was built, else what PATH has.
 
     Raises:
         Failure: It is in neither place; the remedy says how to get it.
     """
     built = _built_path(name)
-    found = shutil.which(name)
     if built.exists():
         return built
-    if found:
+    if found := shutil.which(name):
         return Path(found)
     raise Failure(f"{name} is not installed", "run `make tools`, or put it on PATH")
 
@@ -43,12 +42,17 @@ def go_install(
     bin_folder: Path, *packages: str, tags: str = "", stamps: Mapping[str, str] = MappingProxyType({})
 ) -> None:
     """Build Go programs, statically linked and stripped, into `bin_folder`; `stamps` sets variables of theirs."""
-    link = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in stamps.items())])
+    tagged = ["-tags", tags] if tags else []
     run(
-        [str(find_go()), "install", "-trimpath", "-ldflags", link, *(["-tags", tags] if tags else []), *packages],
+        [str(find_go()), "install", "-trimpath", "-ldflags", link_flags(stamps), *tagged, *packages],
         env={"GOBIN": str(bin_folder), "CGO_ENABLED": "0"},
         timeout_seconds=_BUILD_SECONDS_MAX,
     )
+
+
+def link_flags(stamps: Mapping[str, str]) -> str:
+    """Return the linker's flags that strip a program and set string variables of it by their full names."""
+    return " ".join(["-s -w", *(f"-X {name}={value}" for name, value in stamps.items())])
 
 
 def find_go() -> Path:

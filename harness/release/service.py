@@ -44,11 +44,6 @@ class Service:
             raise _error(response, body)
         return body
 
-    def read_members(self) -> list[Json]:
-        """Return the CRDT nodes that the API knows, each with `id`, `address` and `state`."""
-        members: list[Json] = self._call("GET", "/v1/cluster")["members"]
-        return members
-
     def write(self, key: str, type_name: str, operation: Json, *, node: str = "") -> Any:
         """Apply an operation to a key, through one node if `node` names it, and return the new value.
 

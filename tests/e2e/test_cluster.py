@@ -4,13 +4,12 @@ import json
 import shlex
 import uuid
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from harness.cluster import version
-from harness.cluster.manager import Cluster, ensure_cluster, find_cluster, kubectl
+from harness.cluster.manager import Cluster, ensure_cluster, find_cluster, kubectl, read_objects
 from harness.cluster.progress import Progress
 from harness.poll import Done, Pending, wait_until
 from harness.process import CommandError, run
@@ -27,12 +26,8 @@ def cluster() -> Cluster:
     return found
 
 
-def _items(cluster: Cluster, kind: str) -> list[dict[str, Any]]:
-    return json.loads(kubectl(cluster, "get", kind, "--output=json"))["items"]
-
-
 def test_a_control_plane_and_a_ready_worker_in_each_zone(cluster: Cluster):
-    nodes = _items(cluster, "nodes")
+    nodes = read_objects(cluster, "nodes")
     ready = [
         any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"]["conditions"]) for node in nodes
     ]
@@ -46,7 +41,7 @@ def test_every_storage_tier_has_a_class_and_one_is_the_default(cluster: Cluster)
     default = "storageclass.kubernetes.io/is-default-class"
     classes = {
         item["metadata"]["name"]: item["metadata"].get("annotations", {}).get(default)
-        for item in _items(cluster, "storageclasses")
+        for item in read_objects(cluster, "storageclasses")
     }
 
     assert {"standard": "true", "fast-ssd": None, "premium": None} == classes

@@ -1,10 +1,8 @@
 """The chart's NetworkPolicies, enforced: the allowed flows work, the others do not."""
 
-import json
-
 import pytest
 
-from harness.cluster.manager import Cluster, find_cluster, kubectl
+from harness.cluster.manager import Cluster, find_cluster, kubectl, read_objects
 from harness.cluster.policy import enforce_policies, lift_policies
 from harness.poll import Done, Pending, wait_until
 from tests.e2e.conftest import NAMESPACE, Deployment
@@ -33,7 +31,7 @@ def cluster(deployment: Deployment) -> Cluster:
 
 def _pods(cluster: Cluster, component: str) -> dict[str, str]:
     selector = f"--selector=app.kubernetes.io/component={component}"
-    items = json.loads(kubectl(cluster, "get", "pods", "--namespace", NAMESPACE, selector, "--output=json"))["items"]
+    items = read_objects(cluster, "pods", "--namespace", NAMESPACE, selector)
     return {item["metadata"]["name"]: item["status"]["podIP"] for item in items}
 
 

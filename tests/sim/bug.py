@@ -24,16 +24,16 @@ class _KnownCommitter(Committer):
 
 
 class _PushedBatch(Batch):
-    def encode_written(self):
-        written = super().encode_written()
+    def pick_written(self, deltas):
+        written = super().pick_written(deltas)
         self._store.publish(0.0, written)
         return written
 
 
 class _ShownBatch(Batch):
-    def encode_written(self):
+    def pick_written(self, deltas):
         self.install()
-        return super().encode_written()
+        return super().pick_written(deltas)
 
 
 class _LazyJournal(Journal):

@@ -51,11 +51,12 @@ def ensure_node_image(progress: Progress) -> str:
     with progress.step("assembling the node image", 60), TemporaryDirectory() as scratch:
         base = import_root(root / "root.tar", f"jarvis/node-root:{root.name.rpartition('-')[2]}")
         names = _image_names(kubernetes)
+        storage, storage_names = _storage(kind)
         context = Path(scratch) / "node"
-        _lay_out_node(context, kind, kubernetes, containerd, names, patched=patched)
+        _lay_out_node(context, kind, kubernetes, containerd, pause=names["pause"], storage=storage, patched=patched)
         build_image(context, f"{image}-base", {"BASE": base})
         images = _component_images(
-            Path(scratch), base=base, kind=kind, kubernetes=kubernetes, provisioner=provisioner, names=names
+            Path(scratch), base=base, kubernetes=kubernetes, provisioner=provisioner, names=names | storage_names
         )
         _preload(f"{image}-base", image, images)
     return image
@@ -78,7 +79,7 @@ def _image_names(kubernetes: Path) -> dict[str, str]:
 
 
 def _lay_out_node(
-    context: Path, kind: Path, kubernetes: Path, containerd: Path, names: dict[str, str], *, patched: bool
+    context: Path, kind: Path, kubernetes: Path, containerd: Path, *, pause: str, storage: str, patched: bool
 ) -> None:
     tree = context / "tree"
     shutil.copytree(kind / "images/base/files", tree)
@@ -93,11 +94,10 @@ def _lay_out_node(
         (tree / "usr/bin" / name).symlink_to("kubernetes")
     (tree / "kind/version").write_text(version.KUBERNETES, encoding="ascii")
     (tree / "kind/manifests").mkdir()
-    storage, _ = _storage(kind)
     (tree / "kind/manifests/default-storage.yaml").write_text(storage, encoding="utf-8")
 
     config = tree / "etc/containerd/config.toml"
-    text = re.sub(r'sandbox_image = ".*"', f'sandbox_image = "{names["pause"]}"', config.read_text(encoding="utf-8"))
+    text = re.sub(r'sandbox_image = ".*"', f'sandbox_image = "{pause}"', config.read_text(encoding="utf-8"))
     if patched:
         text = text.replace("restrict_oom_score_adj = false", "restrict_oom_score_adj = true")
         for unit in (tree / "etc/systemd/system").rglob("*.service"):
@@ -123,10 +123,9 @@ def _storage(kind: Path) -> tuple[str, dict[str, str]]:
 
 
 def _component_images(
-    scratch: Path, *, base: str, kind: Path, kubernetes: Path, provisioner: Path, names: dict[str, str]
+    scratch: Path, *, base: str, kubernetes: Path, provisioner: Path, names: dict[str, str]
 ) -> list[str]:
     """Build the images that a cluster starts with; return their names. The big layer is one, under many names."""
-    _, storage = _storage(kind)
 
     def components(tree: Path) -> None:
         programs = tree / "usr/local/bin"
@@ -153,8 +152,8 @@ def _component_images(
         _entered_image(scratch / "coredns", many[0], "/usr/local/bin/coredns", names["coredns"]),
         _entered_image(scratch / "metrics", many[0], "/usr/local/bin/metrics-server", _METRICS_SERVER_IMAGE),
         *_scratch_image(scratch / "pause", pause, "/pause", names["pause"]),
-        *_scratch_image(scratch / "provisioner", storage_provisioner, "", storage["storageProvisionerImage"]),
-        *_scratch_image(scratch / "helper", storage_helper, "/bin/sh", storage["storageHelperImage"]),
+        *_scratch_image(scratch / "provisioner", storage_provisioner, "", names["storageProvisionerImage"]),
+        *_scratch_image(scratch / "helper", storage_helper, "/bin/sh", names["storageHelperImage"]),
     ]
 
 

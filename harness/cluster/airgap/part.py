@@ -11,7 +11,7 @@ from harness.cluster import version
 from harness.cluster.cache import cache_root, cached, content_key
 from harness.cluster.host import ensure_program, require_root
 from harness.cluster.progress import Progress
-from harness.cluster.tool import find_go, go_install
+from harness.cluster.tool import find_go, go_install, link_flags
 from harness.process import run
 
 _HERE: Final = Path(__file__).parent
@@ -39,8 +39,7 @@ def kubernetes(progress: Progress) -> Path:
             "k8s.io/component-base/version.gitMinor": minor,
             "k8s.io/client-go/pkg/version.gitVersion": version.KUBERNETES,
         }
-        flags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in stamps.items())])
-        command = [str(find_go()), "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o"]
+        command = [str(find_go()), "build", "-trimpath", "-buildvcs=false", "-ldflags", link_flags(stamps), "-o"]
         for target, package in (("pause", "./pause"), ("kubernetes", ".")):
             run(
                 [*command, str(scratch / target), package],

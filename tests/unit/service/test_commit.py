@@ -11,7 +11,7 @@ from crdt_service.disk.journal import Journal
 from crdt_service.kernel.clock import COUNTER_BITS, DRIFT_SECONDS_MAX, HybridClock
 from crdt_service.kernel.error import OperationError, StorageFullError
 from crdt_service.loops.commit import Committer
-from crdt_service.store.batch import Batch
+from crdt_service.store.batch import replay
 from crdt_service.store.store import Store
 from crdt_service.wire.message import Delta, decode_batch, encode_batch
 from tests.unit.service.double import FakeClock, FaultyDisk, NullObserver
@@ -27,11 +27,7 @@ class Replica:
         self.store = Store(self.hybrid)
         self.observer = NullObserver()
         self.journal = Journal(self.disk, node_id, random.Random(1))
-        for payload in self.journal.recover():
-            batch = Batch(self.store, self.hybrid, self.journal.replica)
-            for delta in decode_batch(payload):
-                batch.restore(delta)
-            batch.install()
+        replay(self.store, self.hybrid, self.journal.replica, self.journal.recover())
         self.pushed = []
         self.committer = Committer(
             self.store,
