@@ -11,10 +11,12 @@ CONFIG ?= values/kind.yaml
 SEEDS ?= 0-199
 NODES ?= 0
 STEPS ?= 300
-SOURCES := benchmarks crdt_service harness loadtests tests deployment_cli.py
+RUNS ?= 20000
+REPLAY ?=
+SOURCES := benchmarks crdt_service examples harness loadtests tests deployment_cli.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test sim e2e down airgap tools generate lint type load bench peers requirements clean
+.PHONY: help up test sim growth fuzz e2e down airgap tools generate lint type load capacity bench hotspots measure figures bench-engine peers requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +31,12 @@ test: $(READY) tools ## everything that needs no cluster
 sim: $(READY) ## the store in a simulated world with faults; SEEDS=0-199, NODES=0 draws 3 to 7, STEPS=300
 	@$(BIN)/python -m tests.sim --seeds $(SEEDS) --nodes $(NODES) --steps $(STEPS)
 
+growth: $(READY) ## what membership costs and how soon it knows, from 3 to 1000 nodes in virtual time
+	@$(BIN)/python -m tests.sim.growth
+
+fuzz: $(READY) ## every decoder of peers' and files' bytes with changed inputs; RUNS=20000, REPLAY=file runs one
+	@$(BIN)/python -m tests.fuzz --runs $(RUNS) $(if $(REPLAY),--replay $(REPLAY))
+
 e2e: $(READY) ## the suite on the kind cluster, which it brings up if need be
 	@$(BIN)/python -m harness.cluster up
 	@$(BIN)/pytest -m e2e tests/e2e
@@ -39,26 +47,48 @@ down: $(READY) ## delete the cluster, and stop the engine if it is ours
 airgap: $(READY) ## build every image from package registries, cached by content
 	@$(BIN)/python -m harness.cluster airgap
 
-tools: $(READY) ## build kind and helm if they are not on PATH
+tools: $(READY) ## build the programs that tests run and PATH lacks, fetch the schemas of custom resources
 	@$(BIN)/python -m harness.cluster tools
 
-generate: $(READY) ## schema, default values and configuration reference from charts/jarvis/values.schema.yaml
+generate: $(READY) ## what follows from charts/jarvis/values.schema.yaml, the catalogue of metrics and harness/dashboard
 	@$(BIN)/python -m harness.spec.generate
+	@$(BIN)/python -m harness.dashboard.generate
+	@$(BIN)/python -m crdt_service.metrics.page
 
 lint: $(READY) ## style, import contracts and generated files
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m harness.spec.generate --check
+	@$(BIN)/python -m harness.dashboard.generate --check
+	@$(BIN)/python -m crdt_service.metrics.page --check
 
 type: $(READY) ## mypy, strict
 	@$(BIN)/mypy
 
-load: $(READY) ## a bounded load on three nodes and a backend on loopback
+load: $(READY) ## a bounded load on three nodes and a backend on loopback, without TLS and with it
 	@$(BIN)/python -m loadtests.run
+
+capacity: $(READY) ## what one backend takes over HTTPS with API keys: batches, half load, overload, 10,000 feeds
+	@$(BIN)/python -m loadtests.capacity
+	@$(BIN)/python -m loadtests.feeds --writes 20 --pause 1
 
 bench: $(BENCH_READY) peers ## side by side with Redis, NATS and etcd on loopback; BENCH='--only jarvis,redis' for some
 	@$(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
+
+hotspots: $(BENCH_READY) ## where the CPU time of one of three nodes goes under writes
+	@$(BENCH_VENV)/bin/python -m benchmarks.hotspots
+
+measure: $(READY) ## bytes to heal, growth to 1000 nodes, cost of an operation, memory and restart; MEASURE='--only memory'
+	@$(BIN)/python -m tests.measure $(MEASURE)
+
+figures: $(READY) $(BENCH_READY) peers ## the tables and the picture of docs/benchmarks.md, by all of the above
+	@$(BENCH_VENV)/bin/python -m benchmarks --page docs/benchmarks.md --plot docs/benchmarks.png $(BENCH)
+	@$(BENCH_VENV)/bin/python -m benchmarks.hotspots --page docs/benchmarks.md
+	@$(BIN)/python -m tests.measure --page docs/benchmarks.md $(MEASURE)
+
+bench-engine: $(BENCH_READY) ## the journal beside SQLite, LMDB and RocksDB: durable writes, recovery, size
+	@$(BENCH_VENV)/bin/python -m benchmarks.engine $(BENCH)
 
 peers: ## build NATS and etcd for `make bench`, once; what cannot be built is reported as missing
 	@test -x $(BENCH_BIN)/nats-server || GOBIN=$(BENCH_BIN) go install github.com/nats-io/nats-server/v2@$(NATS) \

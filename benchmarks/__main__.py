@@ -1,4 +1,4 @@
-"""Jarvis and its rivals side by side: `python -m benchmarks [--only jarvis,redis] [--output FILE] [--plot FILE]`.
+"""Jarvis and its rivals side by side: `python -m benchmarks [--only jarvis,redis] [--page FILE] [--plot FILE]`.
 
 Three nodes of each on loopback, all synced before they acknowledge, driven by one client loop in interleaved rounds.
 A system that cannot be had is listed with the reason.
@@ -22,19 +22,23 @@ import uvloop
 from rich.console import Console
 
 from benchmarks.measure import Load, Run, measure_round, prepare
-from benchmarks.results import Result, build_table, medians, to_plain
+from benchmarks.page import write_section
+from benchmarks.results import Result, build_page, build_table, medians, ranges, to_plain
 from benchmarks.system import MissingError, System
 
 SYSTEMS = {
     "jarvis": "jarvis:Jarvis",
     "jarvis-1": "jarvis:JarvisOneNode",
+    "jarvis-tls": "jarvis:JarvisTls",
+    "jarvis-majority": "jarvis:JarvisMajority",
+    "jarvis-majority-tls": "jarvis:JarvisMajorityTls",
     "redis": "redis:Redis",
     "redis-py": "redis:RedisPy",
     "nats": "nats:Nats",
     "etcd": "etcd:Etcd",
 }
 _NOTES = """\
-Compare like with like: jarvis and redis acknowledge after one node's sync, nats and etcd after a quorum's.
+Only like is compared with like: `one` with redis, which sync on the node written to; majority with nats and etcd.
 jarvis, redis and etcd are driven over bare connections; nats and redis-py through their libraries, see client CPU.
 etcd's JSON gateway over persistent connections costs it something that gRPC would not.
 Seen by all: from sending a write until it was acknowledged and both others showed it, nothing else under way."""
@@ -46,18 +50,20 @@ def main() -> int:
     parser.add_argument("--only", help=f"some of {','.join(SYSTEMS)}")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3, help="of writes and of increments, in each round")
-    parser.add_argument("--samples", type=int, default=150, help="propagated writes in each round")
+    parser.add_argument("--seconds", type=float, default=2, help="of writes and of increments, in each round")
+    parser.add_argument("--samples", type=int, default=100, help="propagated writes in each round")
     parser.add_argument("--keys", type=int, default=100_000, help="before the restart and the rounds")
     parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser.add_argument("--page", type=Path, help="Markdown file whose section `systems` to rewrite")
     parser.add_argument("--plot", type=Path, help="PNG file to write")
     options = parser.parse_args()
     names = options.only.split(",") if options.only else list(SYSTEMS)
     if unknown := [name for name in names if name not in SYSTEMS]:
         parser.error(f"unknown: {', '.join(unknown)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    load_before = os.getloadavg()[0]
     load = Load(options.clients, options.seconds, options.samples, options.keys)
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if sys.stdout.isatty() else 240)
     with tempfile.TemporaryDirectory(prefix="jarvis-bench-") as directory:
         sync_us = measure_sync(Path(directory))
         results = measure_all(names, load, options.rounds, Path(directory))
@@ -72,9 +78,12 @@ def main() -> int:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "sync_us": sync_us,
+        "load_before": load_before,
     }
     if options.output:
         options.output.write_text(json.dumps(to_plain(results, setting), indent=2) + "\n")
+    if options.page:
+        write_section(options.page, "systems", build_page(results, setting))
     if options.plot:
         importlib.import_module("benchmarks.plot").draw(results, options.plot)
     return 1 if any(result.missing for result in results if result.name.startswith("jarvis")) else 0
@@ -112,6 +121,7 @@ def measure_all(names: list[str], load: Load, rounds: int, directory: Path) -> l
                 attempt(name, f"round {number + 1}")
         for name, run in runs.items():
             results[name].values = {**medians(run.rounds), **run.once}
+            results[name].ranges = ranges(run.rounds)
         for run in runs.values():
             for client in (*run.clients, *run.observers):
                 runner.run(client.close())

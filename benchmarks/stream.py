@@ -1,6 +1,7 @@
 """Bare connections, so that a client library's cost is not measured instead of the system."""
 
 import asyncio
+import ssl
 from typing import Any
 
 import msgspec
@@ -14,9 +15,9 @@ class Stream:
         self.writer = writer
 
     @classmethod
-    async def open(cls, port: int) -> "Stream":
-        """Connect to a port of this machine."""
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def open(cls, port: int, context: ssl.SSLContext | None = None) -> "Stream":
+        """Connect to a port of this machine, over TLS if there is a context."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=context))
 
     async def close(self) -> None:
         """End the connection."""

@@ -1,66 +1,224 @@
-"""The command line: ``node``, ``backend`` and ``secret``."""
+"""The command line: processes (``node``, ``backend``), jobs in the cluster, and commands of an operator."""
 
 import argparse
 import asyncio
-import logging
+import os
 import signal
+import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import uvloop
 
+from crdt_service import VERSION
+from crdt_service.access.keyring import Keyring
+from crdt_service.access.limit import Limit
 from crdt_service.backend import Backend
-from crdt_service.kernel.config import read_config, read_secret, split_address
+from crdt_service.backup.client import RefusedStatesError, restore_backup, take_backup
+from crdt_service.backup.file import BackupReader, Summary
+from crdt_service.certificates.renewal import Plan, read_wanted, renew
+from crdt_service.kernel.config import (
+    Config,
+    read_config,
+    read_encryption_keys,
+    read_plugins,
+    read_secret,
+    split_address,
+)
 from crdt_service.kernel.error import ConfigError, ServiceError
-from crdt_service.net.kubernetes import create_secret
+from crdt_service.kernel.ident import check_node_id, check_zone
+from crdt_service.key_command import create_key, install_keys, list_keys, revoke_key, rotate_key
+from crdt_service.net.certificate import read_server_certificate
+from crdt_service.net.credentials import BACKEND_NAME, Credentials, read_credentials
+from crdt_service.net.files import raise_open_files
+from crdt_service.net.kubernetes import Kubernetes, create_secret
+from crdt_service.net.operator import OPERATOR_NAME, Operator
 from crdt_service.node import Node
+from crdt_service.resize import resize
+from crdt_service.telemetry.log import configure_logging
+from crdt_service.telemetry.recorder import make_recorder
+from crdt_service.telemetry.trace import Recorder
+from crdt_service.wire.seal import Key
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+_OVERLAP_HOURS_MAX = 24 * 366
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on.
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return 0 done, 1 failed, 2 wrong usage or configuration."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    configure_logging("development", options.command)
     try:
-        if options.command == "secret":
-            print(create_secret(options.namespace, options.name, options.key))
-        elif options.command == "node":
-            _run_node(options)
-        else:
-            _run_backend(options)
+        options.run(options)
     except ServiceError as error:
         print(f"error: {error.message}\n  remedy: {error.remedy}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
     except OSError as error:
-        print(f"error: {error}\n  remedy: check the disk; the node recovers when it starts again", file=sys.stderr)
+        then = "; the node recovers when it starts again" if options.command == "node" else " and the path"
+        print(f"error: {error}\n  remedy: check the disk{then}", file=sys.stderr)
         return EXIT_FAILED
     return 0
 
 
+def _create_secret(options: argparse.Namespace) -> None:
+    print(create_secret(Kubernetes(options.namespace), options.name, options.key))
+
+
+def _renew_certificates(options: argparse.Namespace) -> None:
+    peers = [read_wanted(text, is_peer=True) for text in options.peer]
+    servers = [read_wanted(text, is_peer=False) for text in options.server]
+    plan = Plan(options.authority, options.bundle, dict([*peers, *servers]))
+    renew(Kubernetes(options.namespace), plan, datetime.now(UTC), print)
+
+
+def _create_key(options: argparse.Namespace) -> None:
+    per_minute, burst = options.requests_per_minute, options.burst_limit
+    if (per_minute is None) != (burst is None):
+        raise ConfigError("--requests-per-minute and --burst-limit go together", "give both or none")
+    token = create_key(
+        options.file,
+        options.name,
+        options.scope,
+        prefixes=tuple(options.prefix),
+        not_before=options.not_before,
+        expires_at=options.expires_at,
+        rate_limit=None if per_minute is None else Limit(per_minute, burst),
+    )
+    print(token)
+
+
+def _rotate_key(options: argparse.Namespace) -> None:
+    if not 0 <= options.overlap_hours <= _OVERLAP_HOURS_MAX:
+        raise ConfigError(f"--overlap-hours {options.overlap_hours}", f"give 0 to {_OVERLAP_HOURS_MAX}")
+    overlap = timedelta(hours=options.overlap_hours)
+    print(rotate_key(options.file, options.id, overlap, lambda: datetime.now(UTC)))
+
+
+def _install_keys(options: argparse.Namespace) -> None:
+    print(install_keys(Kubernetes(options.namespace), options.keys_secret, options.token_secret))
+
+
+def _read_moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    return moment
+
+
+def _back_up(options: argparse.Namespace) -> None:
+    address = split_address(options.source, "--from")
+    _show(asyncio.run(take_backup(_operator(options), address, options.out, _read_encryption_keys(options))))
+
+
+def _verify(options: argparse.Namespace) -> None:
+    _show(BackupReader(options.file, _read_encryption_keys(options)).verify())
+
+
 def _run_node(options: argparse.Namespace) -> None:
+    config = read_config(options.config)
+    recorder = _observe(config, "jarvis-crdt", check_node_id(options.node_id))
     node = Node(
-        read_config(options.config),
+        config,
         read_secret(options.secret_file),
         node_id=options.node_id,
         data_dir=options.data_dir,
         peers=[split_address(peer, "--peer") for peer in options.peer],
+        zone=check_zone(options.zone),
+        advertise=_advertise(options.advertise, options.listen),
+        credentials=_read_credentials(options, check_node_id(options.node_id)),
+        keys=_read_encryption_keys(options),
+        recorder=recorder,
+        plugins=read_plugins(options.plugins),
     )
     listen = split_address(options.listen, "--listen")
     metrics_listen = split_address(options.metrics_listen, "--metrics-listen")
-    _run(lambda stopping: node.run(listen, metrics_listen, stopping))
+    _run(lambda stopping: node.run(listen, metrics_listen, stopping), recorder)
+
+
+def _advertise(given: str, listen: str) -> str:
+    """Return where others reach this node: what was given, or where it listens unless that is everywhere."""
+    if given:
+        split_address(given, "--advertise")
+        return given
+    host, port = split_address(listen, "--listen")
+    return "" if host in _EVERYWHERE or not port else listen
+
+
+def _restore(options: argparse.Namespace) -> None:
+    addresses = [split_address(address, "--to") for address in options.to]
+    summary, refused = asyncio.run(
+        restore_backup(_operator(options), options.file, _read_encryption_keys(options), addresses)
+    )
+    _show(summary)
+    if refused:
+        raise RefusedStatesError(refused)
+
+
+def _run_resize(options: argparse.Namespace) -> None:
+    if options.nodes < 1:
+        raise ConfigError(f"--nodes {options.nodes}: a cluster has a node at least", "give 1 or more")
+    peers = [split_address(peer, "--peer") for peer in options.peer]
+    asyncio.run(resize(_operator(options), peers, options.nodes, lambda line: print(line, file=sys.stderr)))
+
+
+def _operator(options: argparse.Namespace) -> Operator:
+    return Operator(read_secret(options.secret_file), _read_credentials(options, OPERATOR_NAME))
+
+
+def _show(summary: Summary) -> None:
+    print(msgspec.json.encode(summary).decode())
+
+
+def _read_encryption_keys(options: argparse.Namespace) -> list[Key]:
+    return [Key(key) for path in options.encryption_key_file for key in read_encryption_keys(path)]
 
 
 def _run_backend(options: argparse.Namespace) -> None:
-    peers = [split_address(peer, "--peer") for peer in options.peer]
-    backend = Backend(read_config(options.config), read_secret(options.secret_file), peers=peers)
+    raise_open_files()
+    config = read_config(options.config)
+    recorder = _observe(config, BACKEND_NAME, socket.gethostname())
+    backend = Backend(
+        config,
+        read_secret(options.secret_file),
+        peers=[split_address(peer, "--peer") for peer in options.peer],
+        credentials=_read_credentials(options, BACKEND_NAME),
+        zone=check_zone(options.zone),
+        linger_seconds=options.linger,
+        certificate=read_server_certificate(options.https_cert, options.https_key),
+        recorder=recorder,
+        keyring=_read_keyring(options.api_keys_file, config.security.api_key_required),
+        plugins=read_plugins(options.plugins),
+    )
     listen = split_address(options.listen, "--listen")
-    _run(lambda stopping: backend.run(listen, stopping))
+    _run(lambda stopping: backend.run(listen, stopping), recorder)
 
 
-def _run(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+def _read_keyring(path: Path | None, is_required: bool) -> Keyring | None:
+    if (path is not None) != is_required:
+        given, says = ("is given", "off") if path else ("is missing", "on")
+        raise ConfigError(
+            f"--api-keys-file {given} while security.api_key_required is {says}", "change either, so that they agree"
+        )
+    return None if path is None else Keyring(path, time.time)
+
+
+def _read_credentials(options: argparse.Namespace, name: str) -> Credentials | None:
+    return read_credentials(options.tls_cert, options.tls_key, options.tls_ca, name)
+
+
+def _observe(config: Config, service: str, name: str) -> Recorder | None:
+    """Log as the environment asks for; return what records spans, if anything does."""
+    configure_logging(config.environment, name)
+    return make_recorder(os.environ, service=service, instance=name, version=VERSION)
+
+
+def _run(serve: Callable[[asyncio.Event], Awaitable[None]], recorder: Recorder | None) -> None:
     """Run until SIGTERM or SIGINT."""
 
     async def run() -> None:
@@ -69,29 +227,129 @@ def _run(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         await serve(stopping)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run())
+    finally:
+        if recorder is not None:
+            recorder.close()
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= 300:
+        raise ValueError
+    return seconds
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="crdt_service", description="The Jarvis CRDT service.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    shared = argparse.ArgumentParser(add_help=False)
+    access = argparse.ArgumentParser(add_help=False)
+    access.add_argument("--secret-file", type=Path, required=True, help="cluster secret, at least 32 bytes")
+    access.add_argument("--tls-cert", type=Path, help="PEM certificate of this process; with the next two, mutual TLS")
+    access.add_argument("--tls-key", type=Path, help="PEM file of its private key")
+    access.add_argument("--tls-ca", type=Path, help="PEM file of the authority that all processes' certificates are of")
+    shared = argparse.ArgumentParser(add_help=False, parents=[access])
     shared.add_argument("--config", type=Path, required=True, help="JSON configuration file")
-    shared.add_argument("--secret-file", type=Path, required=True, help="cluster secret, at least 32 bytes")
+    shared.add_argument("--plugins", type=Path, help="JSON file of plugins; a node takes strategies from it")
     shared.add_argument("--peer", action="append", default=[], help="HOST:PORT of a node, instead of DNS; repeatable")
-    node = commands.add_parser("node", parents=[shared], help="store and replicate")
+    sealed = argparse.ArgumentParser(add_help=False)
+    sealed.add_argument(
+        "--encryption-key-file",
+        type=Path,
+        action="append",
+        default=[],
+        help="encrypts what is written: 32 bytes or more, plain or in base64; repeat for older keys to read with, "
+        "or give a directory with encryption-key and older ones",
+    )
+    node = commands.add_parser("node", parents=[shared, sealed], help="store and replicate")
+    node.set_defaults(run=_run_node)
     node.add_argument("--node-id", required=True, help="name of this node, a DNS label")
     node.add_argument("--data-dir", type=Path, required=True, help="where its log lives")
     node.add_argument("--listen", required=True, help="HOST:PORT for peers and backends")
+    node.add_argument("--advertise", default="", help="HOST:PORT where peers reach it, if it listens everywhere")
+    node.add_argument("--zone", default="", help="where it runs; replicas are spread over zones")
     node.add_argument("--metrics-listen", required=True, help="HOST:PORT for probes and metrics")
     backend = commands.add_parser("backend", parents=[shared], help="serve the API")
+    backend.set_defaults(run=_run_backend)
     backend.add_argument("--listen", required=True, help="HOST:PORT of the API")
+    backend.add_argument("--zone", default="", help="where it runs; owners there are asked first")
+    backend.add_argument(
+        "--linger",
+        type=_seconds,
+        default=0.0,
+        help="seconds, 0 to 300, for which requests are still served after SIGTERM, until load balancers know",
+    )
+    backend.add_argument(
+        "--api-keys-file", type=Path, help="hashes of API keys; needed if the configuration asks for them"
+    )
+    _add_key_commands(commands.add_parser("api-key", help="change a file of API keys"))
+    backend.add_argument("--https-cert", type=Path, help="PEM certificate of the API; with the next one, HTTPS")
+    backend.add_argument("--https-key", type=Path, help="PEM file of its private key")
+    _add_jobs(commands)
+    smaller = commands.add_parser("resize", parents=[access], help="have nodes beyond a count hand over what they hold")
+    smaller.add_argument("--peer", action="append", required=True, help="HOST:PORT of any node; repeatable")
+    smaller.set_defaults(run=_run_resize)
+    smaller.add_argument("--nodes", type=int, required=True, help="how many nodes stay, at least 1")
+    backup = commands.add_parser("backup", parents=[access, sealed], help="copy a running node's states to a file")
+    backup.set_defaults(run=_back_up)
+    backup.add_argument("--from", dest="source", required=True, help="HOST:PORT of the node")
+    backup.add_argument("--out", type=Path, required=True, help="the file to make")
+    verify = commands.add_parser("backup-verify", parents=[sealed], help="tell whether a backup is whole")
+    verify.set_defaults(run=_verify)
+    verify.add_argument("file", type=Path)
+    restore = commands.add_parser("restore", parents=[access, sealed], help="join a backup's states into running nodes")
+    restore.set_defaults(run=_restore)
+    restore.add_argument("file", type=Path)
+    restore.add_argument("--to", action="append", required=True, help="HOST:PORT of a node; repeatable")
+    return parser
+
+
+def _add_key_commands(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="action", required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("file", type=Path, help="the key file")
+    named = argparse.ArgumentParser(add_help=False, parents=[shared])
+    named.add_argument("id", help="as `list` shows it")
+    create = commands.add_parser("create", parents=[shared], help="add a key and print its token, once")
+    create.set_defaults(run=_create_key)
+    create.add_argument("--name", required=True, help="what to call it, 1 to 64 printable ASCII characters")
+    create.add_argument("--scope", required=True, choices=["read", "write", "admin"], help="each includes those before")
+    create.add_argument("--prefix", action="append", default=[], help="keys it may touch begin so; repeatable")
+    create.add_argument("--not-before", type=_read_moment, help="ISO 8601 with a time zone")
+    create.add_argument("--expires-at", type=_read_moment, help="ISO 8601 with a time zone")
+    create.add_argument("--requests-per-minute", type=int, help="with the next, a limit of its own")
+    create.add_argument("--burst-limit", type=int, help="requests that may come at once")
+    shown = commands.add_parser("list", parents=[shared], help="show all keys, without hashes")
+    shown.set_defaults(run=lambda options: print(list_keys(options.file).decode()))
+    revoke = commands.add_parser("revoke", parents=[named], help="remove a key")
+    revoke.set_defaults(run=lambda options: revoke_key(options.file, options.id))
+    rotate = commands.add_parser("rotate", parents=[named], help="add a successor and let the key expire")
+    rotate.set_defaults(run=_rotate_key)
+    rotate.add_argument("--overlap-hours", type=float, default=24.0, help="for how long both are good; 24 if not given")
+    install = commands.add_parser("install", help="create the first key's Secrets, inside a pod")
+    install.set_defaults(run=_install_keys)
+    install.add_argument("--namespace", required=True)
+    install.add_argument("--keys-secret", required=True, help="gets the key file")
+    install.add_argument("--token-secret", required=True, help="gets the token")
+
+
+def _add_jobs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add what jobs run inside the cluster, with rights of their own."""
     secret = commands.add_parser("secret", help="create the cluster secret, inside a pod")
+    secret.set_defaults(run=_create_secret)
     secret.add_argument("--namespace", required=True)
     secret.add_argument("--name", required=True)
     secret.add_argument("--key", required=True)
-    return parser
+    certificates = commands.add_parser("certificates", help="create or renew the cluster's certificates, inside a pod")
+    certificates.set_defaults(run=_renew_certificates)
+    certificates.add_argument("--namespace", required=True)
+    certificates.add_argument("--authority", required=True, help="Secret of the authority and its private key")
+    certificates.add_argument("--bundle", required=True, help="ConfigMap of the certificates of trusted authorities")
+    for flag, use in (("--peer", "mutual TLS"), ("--server", "an HTTPS server")):
+        text = f"Secret of a certificate for {use}, and its names; repeatable"
+        certificates.add_argument(flag, action="append", default=[], metavar="SECRET=NAME,NAME", help=text)
 
 
 if __name__ == "__main__":

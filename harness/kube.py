@@ -6,17 +6,21 @@ The official client brings kubeconfig, credentials and TLS; objects stay the dic
 
 import json
 import os
+import socket
+import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlencode
 
 import urllib3
-from kubernetes.client import ApiClient, ApiException
+from kubernetes.client import ApiClient, ApiException, CoreV1Api
 from kubernetes.client.configuration import Configuration
 from kubernetes.config import ConfigException, load_kube_config
 from kubernetes.config.kube_config import KubeConfigMerger
+from kubernetes.stream import portforward
+from websocket import WebSocketException
 from yaml import YAMLError
 
 from harness.failure import Failure
@@ -81,13 +85,14 @@ class RefusedError(KubeError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request: `path` starts with a slash and includes the query; `body` is JSON."""
+    """One HTTP request: `path` starts with a slash and includes the query; `body` is JSON, `headers` may be secret."""
 
     method: str
     path: str
     body: Any = None
     content_type: str = "application/json"
     timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +109,28 @@ class Kube:
     Args:
         send: Performs one request; raises UnreachableError when nothing answers.
         context: The kubeconfig context that `send` talks to, for messages and for helm.
+        forward: Opens a connection to a port of a pod (namespace, pod, port) through the API server.
     """
 
-    def __init__(self, send: Callable[[Request], Response], context: str) -> None:
+    def __init__(
+        self,
+        send: Callable[[Request], Response],
+        context: str,
+        forward: Callable[[str, str, int], socket.socket] | None = None,
+    ) -> None:
         self.send = send
         self.context = context
+        self._forward = forward
+
+    def forward(self, namespace: str, pod: str, port: int) -> socket.socket:
+        """Return a connection to a port of a pod, through the API server; it ends when the socket is closed.
+
+        Raises:
+            UnreachableError: There is no such pod, nothing answers, or the user may not do that.
+        """
+        if self._forward is None:
+            raise UnreachableError(f"the pods of context {self.context} cannot be connected to")
+        return self._forward(namespace, pod, port)
 
     def request(self, method: str, path: str, body: Any = None, *, timeout_seconds: float | None = None) -> Json:
         """Send one request and return the JSON object that answers it.
@@ -216,12 +238,12 @@ def connect(context: str | None = None) -> Kube:
             f"the kubeconfig {location} is not usable: {error}", "choose a context with --context, or repair the file"
         ) from error
     configuration.retries = False
-    return Kube(_sender(ApiClient(configuration), name, configuration.host), name)
+    return Kube(_sender(ApiClient(configuration), name, configuration.host), name, _forwarder(configuration, name))
 
 
 def _sender(client: ApiClient, context: str, host: str) -> Callable[[Request], Response]:
     def send(request: Request) -> Response:
-        headers = {"Accept": "application/json", "Content-Type": request.content_type}
+        headers = {"Accept": "application/json", "Content-Type": request.content_type, **request.headers}
         try:
             method, url, sent_headers, _, _ = client.param_serialize(
                 request.method, request.path, header_params=headers, auth_settings=["BearerToken"]
@@ -241,6 +263,25 @@ def _sender(client: ApiClient, context: str, host: str) -> Callable[[Request], R
             ) from error
 
     return send
+
+
+def _forwarder(configuration: Configuration, context: str) -> Callable[[str, str, int], socket.socket]:
+    def forward(namespace: str, pod: str, port: int) -> socket.socket:
+        # Its own client: while it connects, the official one replaces the method that sends.
+        connect_pod = CoreV1Api(ApiClient(configuration)).connect_get_namespaced_pod_portforward
+        try:
+            forwarded = portforward(connect_pod, pod, namespace, ports=str(port))
+        except (ApiException, ConfigException, WebSocketException, OSError, ValueError) as error:
+            raise UnreachableError(
+                f"cannot connect to {pod} through the API server of context {context}: {_cause(error)}",
+                "check that the pod runs, and that you may create pods/portforward",
+            ) from error
+        # When the pod's end closes first, the library forgets its connection to the API server without closing it.
+        weakref.finalize(forwarded, forwarded.websocket.shutdown)
+        connection: socket.socket = forwarded.socket(port)._socket  # TLS wraps real sockets only.
+        return connection
+
+    return forward
 
 
 def _cause(error: BaseException) -> str:

@@ -1,12 +1,21 @@
-"""Agents that write and read shared state; run by `make load` through run.py, or by `locust --host URL` alone."""
+"""Agents that write and read shared state; run by `make load` through run.py, or by `locust --host URL` alone.
 
+`JARVIS_API_KEY_FILE` names a file with an API key, if one is needed.
+"""
+
+import os
 import random
+from pathlib import Path
 
 from locust import FastHttpUser, constant_throughput, task
+
+KEY_FILE = os.environ.get("JARVIS_API_KEY_FILE")
 
 
 class Agent(FastHttpUser):
     wait_time = constant_throughput(20)
+    default_headers = {"Authorization": f"Bearer {Path(KEY_FILE).read_text().strip()}"} if KEY_FILE else None
+    insecure = False  # HTTPS is verified; SSL_CERT_FILE names the authority.
 
     @task(3)
     def increment(self):

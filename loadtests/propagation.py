@@ -1,26 +1,25 @@
 """Measures a cluster through its API: `python -m loadtests.propagation [--url URL] [--clients 32] [--seconds 5]`.
 
-Without `--url` it starts a loopback cluster. Propagation is from a write's acknowledgement on one node to its first
-sight on every other, polled through the backend, so it includes a read's round trip.
+Without `--url` it starts a loopback cluster; with it, `JARVIS_API_KEY_FILE` names a file with an API key, if one is
+needed. Propagation is from a write's acknowledgement on one node to its first sight on every other, polled through the
+backend, so it includes a read's round trip.
 """
 
 import argparse
 import asyncio
 import itertools
-import ssl
+import os
 import statistics
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-import httpx
-
+from crdt_service.client import NEVER, AsyncClient, NotFoundError, read_token_file
 from loadtests.cluster import LoopbackCluster
 
 SECONDS_MAX = 60
-TLS = ssl.create_default_context()  # Shared: making one takes longer than a hundred writes.
 
 
 def main() -> int:
@@ -41,7 +40,7 @@ def main() -> int:
 
 async def measure(url: str, clients: int, seconds: float, samples: int) -> str:
     async with connect(url) as client:
-        nodes = [member["id"] for member in (await client.get("/v1/cluster")).raise_for_status().json()["members"]]
+        nodes = [member.id for member in (await client.cluster()).members if member.state == "alive"]
         prefix = f"measure-{time.time_ns()}"
         propagation = [await propagate(client, nodes, f"{prefix}-{number}") for number in range(samples)]
         writes, write_p50, write_p99 = await load(url, prefix, clients, seconds)
@@ -54,20 +53,24 @@ async def measure(url: str, clients: int, seconds: float, samples: int) -> str:
     return "\n".join(f"{name:<38}{value}" for name, value in rows)
 
 
-def connect(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, timeout=SECONDS_MAX, verify=TLS)
+def connect(url: str) -> AsyncClient:
+    file = os.environ.get("JARVIS_API_KEY_FILE")
+    token = read_token_file(Path(file)) if file else None
+    return AsyncClient(url, token=token, timeout_seconds=SECONDS_MAX, retry=NEVER)
 
 
-async def propagate(client: httpx.AsyncClient, nodes: list[str], key: str) -> float:
+async def propagate(client: AsyncClient, nodes: list[str], key: str) -> float:
     """Milliseconds until all other nodes show a write."""
     origin, *others = nodes[hash(key) % len(nodes) :] + nodes[: hash(key) % len(nodes)]
-    await write(client, key, {"node": origin})
+    await write(client, key, origin)
     started = time.perf_counter()
 
     async def see(node: str) -> None:
-        while (await client.get(f"/v1/keys/{key}", params={"node": node})).status_code != 200:
-            if time.perf_counter() - started > SECONDS_MAX:
-                raise TimeoutError(f"{key} did not reach {node}")
+        while time.perf_counter() - started < SECONDS_MAX:
+            with suppress(NotFoundError):
+                await client.read(key, node=node)
+                return
+        raise TimeoutError(f"{key} did not reach {node}")
 
     await asyncio.gather(*map(see, others))
     return (time.perf_counter() - started) * 1000
@@ -82,16 +85,15 @@ async def load(url: str, prefix: str, clients: int, seconds: float) -> tuple[int
     async def work() -> None:
         async with connect(url) as client:  # A pool that all share would be measured instead.
             while (started := time.perf_counter()) < end:
-                await write(client, f"{prefix}-load-{next(numbers)}", {})
+                await write(client, f"{prefix}-load-{next(numbers)}")
                 taken.append((time.perf_counter() - started) * 1000)
 
     await asyncio.gather(*(work() for _ in range(clients)))
     return len(taken), *quantiles(taken)
 
 
-async def write(client: httpx.AsyncClient, key: str, query: dict[str, str]) -> None:
-    body = {"type": "lww_register", "op": {"assign": "v" * 32}}
-    (await client.post(f"/v1/keys/{key}", params=query, json=body)).raise_for_status()
+async def write(client: AsyncClient, key: str, node: str | None = None) -> None:
+    await client.write(key, "lww_register", {"assign": "v" * 32}, node=node)
 
 
 def quantiles(values: list[float]) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 import hmac
 import secrets
+import ssl
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,10 +12,12 @@ from benchmarks.stream import Stream
 from benchmarks.system import HOT_KEY, NODES, Client, System
 from loadtests.cluster import LoopbackCluster
 
-_PROTOCOL = 1
+_PROTOCOL = 3
 _HELLO, _CHALLENGE, _PROOF, _READ, _WRITE, _VALUE = 1, 2, 3, 10, 11, 12
+_ONE, _MAJORITY = 0, 1
 _NO_PROOF = bytes(32)
 _PIPELINE = 250
+_BACKEND = "jarvis-backend"
 
 
 class Jarvis(System):
@@ -23,10 +26,19 @@ class Jarvis(System):
     name = "jarvis"
     acknowledges = "fsync on the node written to"
 
-    def __init__(self, directory: Path) -> None:
+    tls: ClassVar[bool] = False
+    concern: ClassVar[int] = _ONE
+
+    def __init__(self, directory: Path, cluster: LoopbackCluster | None = None) -> None:
         super().__init__(directory)
-        self._cluster = LoopbackCluster(directory, NODES, sync_interval_seconds=5)
+        self._cluster = cluster or LoopbackCluster(directory, NODES, sync_interval_seconds=5, tls=self.tls)
         self._secret = self._cluster.secret_file.read_bytes()
+        self._context: ssl.SSLContext | None = None
+        if self.tls:
+            files = self._cluster.certificates[_BACKEND]
+            self._context = ssl.create_default_context(cafile=str(files.authority))
+            self._context.check_hostname = False  # It is checked against the node's id where it matters.
+            self._context.load_cert_chain(files.certificate, files.key)
 
     def __enter__(self) -> Self:
         self._cluster.__enter__()
@@ -45,8 +57,8 @@ class Jarvis(System):
         self._cluster.start_node(self._cluster.node_ids[node])
 
     async def connect(self, node: int) -> Client:
-        stream = await Stream.open(self._cluster.ports[self._cluster.node_ids[node]][0])
-        client = JarvisClient(stream)
+        stream = await Stream.open(self._cluster.ports[self._cluster.node_ids[node]][0], self._context)
+        client = JarvisClient(stream, self.concern)
         await client.authenticate(self._secret)
         return client
 
@@ -59,9 +71,34 @@ class JarvisOneNode(Jarvis):
     write_nodes: ClassVar[tuple[int, ...]] = (0,)
 
 
+class JarvisTls(Jarvis):
+    """Mutual TLS between all processes, the benchmark's clients included."""
+
+    name = "jarvis-tls"
+    acknowledges = "the same, over mutual TLS"
+    tls = True
+
+
+class JarvisMajority(Jarvis):
+    """Acknowledges what nats and etcd do."""
+
+    name = "jarvis-majority"
+    acknowledges = "fsync on two of three nodes"
+    concern = _MAJORITY
+
+
+class JarvisMajorityTls(JarvisMajority):
+    """The same over mutual TLS: more than nats and etcd offer here."""
+
+    name = "jarvis-majority-tls"
+    acknowledges = "fsync on two of three nodes, over mutual TLS"
+    tls = True
+
+
 class JarvisClient(Client):
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, concern: int) -> None:
         self._stream = stream
+        self._concern = concern
         self._id = 0
 
     async def authenticate(self, secret: bytes) -> None:
@@ -76,7 +113,7 @@ class JarvisClient(Client):
         self._send(msgspec.msgpack.encode([_PROOF, proof]))
 
     async def write(self, key: str, value: str) -> None:
-        await self._ask(_WRITE, key, "lww_register", b'{"assign":"%s"}' % value.encode())
+        await self._ask(_WRITE, key, "lww_register", b'{"assign":"%s"}' % value.encode(), self._concern)
 
     async def fill(self, pairs: list[tuple[str, str]]) -> None:
         for start in range(0, len(pairs), _PIPELINE):
@@ -92,7 +129,7 @@ class JarvisClient(Client):
         return bool((await self._ask(_READ, key))[2])
 
     async def increment(self) -> None:
-        await self._ask(_WRITE, HOT_KEY, "pn_counter", b'{"increment":1}')
+        await self._ask(_WRITE, HOT_KEY, "pn_counter", b'{"increment":1}', self._concern)
 
     async def count(self) -> int:
         return int((await self._ask(_READ, HOT_KEY))[3] or 0)

@@ -1,143 +1,161 @@
-"""The backend's HTTP API."""
+"""The backend's HTTP API as one ASGI callable: find the route, pass the gates, answer, report."""
 
+import asyncio
+import itertools
+import logging
+import re
+import secrets
 import time
-from urllib.parse import parse_qs, unquote
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-import msgspec
+from crdt_service.api.admission import Admission, BodyBudget
+from crdt_service.api.asgi import Receive, Scope, Send, read_body, send_response, send_stream
+from crdt_service.api.call import Call, Response
+from crdt_service.api.errors import RETRIED, encode_error, status_of
+from crdt_service.api.route import Access, MethodError, Route, Table
+from crdt_service.kernel.error import ServiceError
+from crdt_service.telemetry.request import Requests
 
-from crdt_service.api.asgi import (
-    JSON,
-    TEXT,
-    Receive,
-    Scope,
-    Send,
-    encode_error,
-    encode_json,
-    read_body,
-    send_response,
-    status_of,
-)
-from crdt_service.api.router import Router
-from crdt_service.kernel.config import Config
-from crdt_service.kernel.error import OperationError, ServiceError
-from crdt_service.kernel.ident import check_key
-from crdt_service.replication.port import RequestObserver
-
-KEYS = "/v1/keys/"
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_INTERNAL = ServiceError("internal", "the backend has a fault", "retry; report the request's id if it stays")
+# The only ones that change nothing of a body, or that the server undoes.
+_CODINGS = {b"content-encoding": b"identity", b"transfer-encoding": b"chunked"}
+_log = logging.getLogger(__name__)
 
 
-class _Write(msgspec.Struct, forbid_unknown_fields=True):
-    type: str
-    op: msgspec.Raw
+class Gate(Protocol):
+    """What a request passes before it is answered: who asks, how often, in what shape."""
+
+    async def admit(self, call: Call) -> None:
+        """Let the request through; may add headers to whatever is answered.
+
+        Raises:
+            ServiceError: It is refused, and nothing is done.
+        """
 
 
-_write = msgspec.json.Decoder(_Write)
+class Observer(Protocol):
+    """Who learns of requests."""
+
+    def on_request(self, route: str, status: int, seconds: float) -> None:
+        """A request was answered; `route` is the path of its route, or `other`."""
 
 
 class Application:
-    """Routes HTTP requests; one ASGI callable."""
+    """Serves a table of routes.
 
-    def __init__(self, config: Config, router: Router, observer: RequestObserver) -> None:
-        self._config = config
-        self._router = router
+    Args:
+        routes: What is served.
+        observer: Learns of every answer.
+        gates: What each request passes, in this order, before its parameters and body are read.
+        admission: Bounds how many requests are at work; pages that are public pass by.
+        draining: Once set, every answer closes its connection, so that clients go elsewhere.
+        requests: Records each request's span and its line in the log.
+
+    Attributes:
+        table: What is served; plugins add to it.
+    """
+
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        observer: Observer,
+        gates: Sequence[Gate] = (),
+        *,
+        admission: Admission | None = None,
+        draining: asyncio.Event | None = None,
+        requests: Requests | None = None,
+    ) -> None:
+        self._draining = draining or asyncio.Event()
+        self._admission = admission or Admission()
+        self._bodies = BodyBudget()
+        self._requests = requests or Requests(None)
+        self.table = Table(routes)
         self._observer = observer
+        self._gates = gates
+        self._boot = secrets.token_hex(6)
+        self._numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request and report it."""
         started = time.perf_counter()
-        route, status, body, content_type = "other", 500, b"", JSON
+        request_id = self._name(scope)
+        served = self._requests.begin(scope["method"], request_id, scope["headers"])
+        error_code = ""
+        call: Call | None = None
+        path = "other"
         try:
-            route, status, body, content_type = await self._answer(scope, receive)
+            route, rest = self.table.find(scope["method"], scope["raw_path"])
+            path = route.path
+            call = Call(route, rest, request_id, scope)
+            response = await self._answer(call, receive)
         except ServiceError as error:
-            status, body = status_of(error), encode_error(error)
-            route = KEYS + "{key}" if scope["path"].startswith(KEYS) else "other"
-        await send_response(send, status, body, content_type)
-        self._observer.on_request(route, status, time.perf_counter() - started)
+            error_code = error.code
+            response = _refuse(error, request_id)
+        except Exception:
+            error_code = _INTERNAL.code
+            _log.exception("%s %s failed", scope["method"], path)
+            response = _refuse(_INTERNAL, request_id)
+        if self._draining.is_set():
+            response.headers.append((b"connection", b"close"))
+        headers = [(b"x-request-id", request_id.encode()), *response.headers, *(call.headers if call else ())]
+        if response.stream is None:
+            await send_response(send, response.status, response.body, response.content_type, headers)
+        seconds = time.perf_counter() - started
+        self._observer.on_request(path, response.status, seconds)
+        served.end(path, response.status, seconds, error_code)
+        if response.stream is not None:
+            await send_stream(
+                receive, send, response.status, response.stream, content_type=response.content_type, headers=headers
+            )
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[str, int, bytes, bytes]:
-        path, method = scope["path"], scope["method"]
-        if path.startswith(KEYS):
-            return KEYS + "{key}", 200, await self._answer_key(scope, receive), JSON
-        pages = {
-            "/live": self._live,
-            "/ready": self._ready,
-            "/health": self._health,
-            "/metrics": self._metrics,
-            "/v1/cluster": self._cluster,
-        }
-        if path not in pages:
-            raise ServiceError("not_found", f"no page {path[:200]!r}", f"use {KEYS}{{key}}, /v1/cluster or /health")
-        if method not in ("GET", "HEAD"):
-            raise _method_error("GET")
-        return (path, *pages[path]())
+    async def _answer(self, call: Call, receive: Receive) -> Response:
+        route = call.route
+        for gate in self._gates:
+            await gate.admit(call)
+        call.values = route.reader.read(call.scope["query_string"], call.scope["headers"])
+        if route.access is Access.PUBLIC:
+            return await route.answer(call)
+        # Who sends slowly holds no permit meanwhile.
+        taken = 0
 
-    async def _answer_key(self, scope: Scope, receive: Receive) -> bytes:
-        key = check_key(_unquote(scope["raw_path"].split(b"?")[0][len(KEYS) :]))
-        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        unknown = set(query) - {"node", "concern"}
-        if unknown or query.get("concern", ["one"]) != ["one"]:
-            raise OperationError("the query is not understood", "use ?node=ID and ?concern=one")
-        node = query.get("node", [None])[-1]
-        if scope["method"] == "GET":
-            node_id, reply = await self._router.read(key, node)
-            if not reply.type_name:
-                raise ServiceError("not_found", f"no key {key!r}", "write it first")
-        elif scope["method"] == "POST":
+        def take(size_bytes: int) -> None:
+            nonlocal taken
+            self._bodies.take(size_bytes)
+            taken += size_bytes
+
+        try:
+            if route.body is not None:
+                _check_coding(call)
+                call.body = await read_body(receive, route.body_bytes_max, take)
+            await self._admission.enter()
             try:
-                write = _write.decode(await read_body(receive))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise ServiceError(
-                    "invalid_body", f"body: {error}", 'send {"type": "pn_counter", "op": {"increment": 3}}'
-                ) from error
-            node_id, reply = await self._router.write(key, write.type[:128], bytes(write.op), node)
-        else:
-            raise _method_error("GET or POST")
-        return encode_json({"key": key, "type": reply.type_name, "value": msgspec.Raw(reply.value), "node": node_id})
+                return await route.answer(call)
+            finally:
+                self._admission.leave()
+        finally:
+            self._bodies.give(taken)
 
-    def _live(self) -> tuple[int, bytes, bytes]:
-        return 200, b'{"live":true}', JSON
-
-    def _ready(self) -> tuple[int, bytes, bytes]:
-        ready = any(member.state == "reachable" for member in self._router.members())
-        return 200 if ready else 503, encode_json({"ready": ready}), JSON
-
-    def _metrics(self) -> tuple[int, bytes, bytes]:
-        self._observer.set_members([member.state for member in self._router.members()])
-        return 200, self._observer.render(), TEXT
-
-    def _cluster(self) -> tuple[int, bytes, bytes]:
-        return 200, encode_json({"members": self._router.members()}), JSON
-
-    def _health(self) -> tuple[int, bytes, bytes]:
-        """Healthy: every member seen is reachable, and enough for the replication factor; unhealthy: none is."""
-        members = self._router.members()
-        reachable = sum(member.state == "reachable" for member in members)
-        needed = self._config.crdt.replication_factor if self._config.crdt.cluster_enabled else 1
-        checks = [
-            ("any_node_reachable", reachable > 0, f"{reachable} nodes are reachable"),
-            (
-                "all_nodes_reachable",
-                reachable == len(members),
-                f"{reachable} of {len(members)} nodes seen are reachable",
-            ),
-            ("replication_factor", reachable >= needed, f"{reachable} nodes are reachable for {needed} replicas"),
-        ]
-        status = "unhealthy" if not reachable else "healthy" if all(passed for _, passed, _ in checks) else "degraded"
-        body = {
-            "status": status,
-            "environment": self._config.environment,
-            "members": {"seen": len(members), "reachable": reachable},
-            "checks": [{"name": name, "passed": passed, "message": message} for name, passed, message in checks],
-        }
-        return 503 if status == "unhealthy" else 200, encode_json(body), JSON
+    def _name(self, scope: Scope) -> str:
+        """Return the id that the client gave if it is one, else a new one."""
+        for name, value in scope["headers"]:
+            if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+                return str(value, "ascii")
+        return f"{self._boot}-{next(self._numbers):x}"
 
 
-def _unquote(raw: bytes) -> str:
-    try:
-        return unquote(raw.decode("ascii"), errors="strict")
-    except UnicodeDecodeError as error:
-        raise OperationError("the key is no percent-encoded UTF-8", "encode it as UTF-8", "invalid_key") from error
+def _check_coding(call: Call) -> None:
+    for name, value in call.scope["headers"]:
+        known = _CODINGS.get(name)
+        if known is not None and value.lower() != known:
+            raise ServiceError("unsupported_encoding", "the body is in a coding that is not read", "send it as it is")
 
 
-def _method_error(allowed: str) -> ServiceError:
-    return ServiceError("method_not_allowed", "the method is not allowed here", f"use {allowed}")
+def _refuse(error: ServiceError, request_id: str) -> Response:
+    headers = []
+    if isinstance(error, MethodError):
+        headers.append((b"allow", error.allowed.encode()))
+    if error.code in RETRIED:
+        headers.append((b"retry-after", b"1"))
+    return Response(status_of(error), encode_error(error, request_id), headers=headers)

@@ -1,7 +1,9 @@
 """The few bare-ASGI pieces that the backend's API and the nodes' probes share."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Protocol
 
 import msgspec
 
@@ -10,60 +12,91 @@ from crdt_service.kernel.error import ServiceError
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
 
-BODY_BYTES_MAX = 1 << 20
 JSON = b"application/json"
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 _encoder = msgspec.json.Encoder()
-
-_STATUS = {
-    "invalid_body": 400,
-    "invalid_key": 400,
-    "invalid_operation": 400,
-    "unknown_type": 400,
-    "limit_exceeded": 409,
-    "type_conflict": 409,
-    "not_found": 404,
-    "method_not_allowed": 405,
-    "body_too_large": 413,
-}
+_log = logging.getLogger(__name__)
 
 
-def status_of(error: ServiceError) -> int:
-    """Return the HTTP status of an error: what the client caused is 4xx, the rest is 503."""
-    return _STATUS.get(error.code, 503)
+class Stream(Protocol):
+    """A body that is made while it is sent."""
+
+    async def __anext__(self) -> bytes:
+        """Return the next piece.
+
+        Raises:
+            StopAsyncIteration: There is none any more.
+        """
+
+    async def aclose(self) -> None:
+        """Give up what it holds; called once, in any case."""
 
 
-async def read_body(receive: Receive) -> bytes:
-    """Return the request's body.
+async def read_body(receive: Receive, bytes_max: int, take: Callable[[int], None]) -> bytes:
+    """Return the request's body; `take` hears of each part's size before it is kept.
 
     Raises:
-        ServiceError: It is larger than 1 MiB, or the client left.
+        ServiceError: It is larger than `bytes_max`, `take` refused, or the client left.
     """
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ServiceError("invalid_body", "the body ended early", "send the whole body")
-        body += message.get("body", b"")
-        if len(body) > BODY_BYTES_MAX:
-            raise ServiceError("body_too_large", "the body is larger than 1 MiB", "send a smaller value")
+        part = message.get("body", b"")
+        if len(body) + len(part) > bytes_max:
+            raise ServiceError(
+                "body_too_large", f"the body is larger than {bytes_max} bytes", "send less in one request"
+            )
+        take(len(part))
+        body += part
         if not message.get("more_body", False):
             return bytes(body)
 
 
-async def send_response(send: Send, status: int, body: bytes, content_type: bytes = JSON) -> None:
+async def send_response(
+    send: Send, status: int, body: bytes, content_type: bytes = JSON, headers: Headers = ()
+) -> None:
     """Send a whole response."""
-    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    # What is not modified has neither: they would be of what is not sent (RFC 9110, 15.4.5).
+    content = [] if status == 304 else [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+    start = [*content, *headers]
+    await send({"type": "http.response.start", "status": status, "headers": start})
     await send({"type": "http.response.body", "body": body})
+
+
+async def send_stream(
+    receive: Receive, send: Send, status: int, stream: Stream, *, content_type: bytes, headers: Headers = ()
+) -> None:
+    """Send a response piece by piece, each once the client has taken most of those before, until it ends or leaves."""
+    sending: asyncio.Task[None] | None = None
+    try:
+        await send(
+            {"type": "http.response.start", "status": status, "headers": [(b"content-type", content_type), *headers]}
+        )
+        sending = asyncio.create_task(_send_pieces(send, stream))
+        while (await receive())["type"] != "http.disconnect":  # The answer's end is one, too.
+            pass
+    finally:
+        if sending is not None:
+            sending.cancel()
+            await asyncio.wait([sending])
+        await stream.aclose()
+
+
+async def _send_pieces(send: Send, stream: Stream) -> None:
+    try:
+        while True:
+            await send({"type": "http.response.body", "body": await anext(stream), "more_body": True})
+    except StopAsyncIteration:
+        pass
+    except Exception:
+        _log.exception("a stream failed")
+    await send({"type": "http.response.body", "body": b""})
 
 
 def encode_json(value: object) -> bytes:
     """Return JSON."""
     return _encoder.encode(value)
-
-
-def encode_error(error: ServiceError) -> bytes:
-    """Return the one JSON shape of all errors."""
-    return encode_json({"error": {"code": error.code, "message": error.message, "remedy": error.remedy}})

@@ -1,18 +1,29 @@
-"""A node's HTTP side: liveness, readiness and metrics."""
+"""A node's HTTP side: liveness, readiness, health and metrics."""
 
 from collections.abc import Callable
 
-from crdt_service.api.asgi import JSON, TEXT, Receive, Scope, Send, encode_error, encode_json, send_response
+from crdt_service.api.asgi import JSON, TEXT, Receive, Scope, Send, encode_json, send_response
+from crdt_service.api.errors import encode_error
+from crdt_service.api.health import NodeHealthView
 from crdt_service.kernel.error import ServiceError
 
-_NOT_FOUND = ServiceError("not_found", "no such page", "use /live, /ready or /metrics")
+_NOT_FOUND = ServiceError("not_found", "no such page", "use /live, /ready, /health or /metrics")
 
 
 class Probe:
-    """``/live``, ``/ready`` and ``/metrics``; one ASGI callable."""
+    """``/live``, ``/ready``, ``/health`` and ``/metrics``; one ASGI callable.
 
-    def __init__(self, is_ready: Callable[[], bool], render: Callable[[], bytes]) -> None:
+    Args:
+        is_ready: Tells whether the node serves reads; a full disk or lost peers do not count.
+        show_health: Returns what is not as it should be.
+        render: Returns metrics.
+    """
+
+    def __init__(
+        self, is_ready: Callable[[], bool], show_health: Callable[[], NodeHealthView], render: Callable[[], bytes]
+    ) -> None:
         self._is_ready = is_ready
+        self._show_health = show_health
         self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -22,6 +33,9 @@ class Probe:
         elif scope["path"] == "/ready":
             ready = self._is_ready()
             await send_response(send, 200 if ready else 503, encode_json({"ready": ready}), JSON)
+        elif scope["path"] == "/health":
+            view = self._show_health()
+            await send_response(send, 503 if view.status == "unhealthy" else 200, encode_json(view), JSON)
         elif scope["path"] == "/metrics":
             await send_response(send, 200, self._render(), TEXT)
         else:

@@ -1,70 +1,330 @@
 """Sends reads and writes to nodes, and tries another only where that cannot apply a write twice."""
 
-from collections.abc import Mapping
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
+from crdt_service.api.hedge import HedgeBudget, hedge
+from crdt_service.api.many import Answer, Outcome, Send, name_items, spread
+from crdt_service.api.proximity import Kind, Proximity
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError, UnreachableError
-from crdt_service.membership.rendezvous import order_nodes
-from crdt_service.membership.view import Member
+from crdt_service.kernel.slot import slot_of
+from crdt_service.membership.link import Link
+from crdt_service.membership.placement import Placement
+from crdt_service.membership.table import Member
+from crdt_service.replication.listing import merge_keys
 from crdt_service.replication.port import Channel
-from crdt_service.wire.message import ReadRequest, ValueReply, WriteRequest
+from crdt_service.wire.message import (
+    Concern,
+    DeleteRequest,
+    ExplainRequest,
+    FailureReply,
+    ListedKey,
+    ListReply,
+    ListRequest,
+    ManyReply,
+    ReadManyRequest,
+    ReadRequest,
+    Reply,
+    Request,
+    ValueReply,
+    WriteItem,
+    WriteManyRequest,
+    WriteRequest,
+)
 
 # Refusals that say more about the node than about the write.
-_ELSEWHERE = {"storage_full", "overloaded", "stopping", "node_unreachable"}
+_ELSEWHERE = {"storage_full", "overloaded", "stopping", "node_unreachable", "too_few_owners", "syncing", "behind"}
+# Of keys that did not fit into an answer.
+_UNREAD = FailureReply(0, "unread", "", "")
+# A route found is used for so long. Raising it costs less, and asks closed channels and slow nodes for longer, in vain.
+_ROUTES_SECONDS = 0.1
+# Of all values in one answer, but for those on their way when it is full: 256 large ones must not fill the memory.
+VALUES_BYTES_MAX = 16 << 20
+# Raising it reads many keys quicker that their first owner lacks, and lets an answer grow further beyond its bound.
+READS_AT_ONCE_MAX = 16
+# What counts as the time of a node that was overtaken, which may never answer: two or three have it passed over, where
+# the little that it was waited for would not.
+OVERTAKEN_SECONDS = 0.25
+_NO_ROOM = ServiceError("value_too_large", "the values before it fill the answer", "read the key alone")
+# A node that restarts is back within a few seconds; a client that waits for longer has given up.
+_RETURN_SECONDS_MAX = 5.0
+_RETURN_POLLS = 50
 _NO_NODE = ServiceError("no_node", "no node is reachable", "check the nodes; /v1/cluster lists them")
 
 
+class KeyPage(NamedTuple):
+    """Keys of a listing.
+
+    Attributes:
+        keys: In the order of code points.
+        after: What the next page is asked for with; None at the end.
+        unanswered: Nodes that did not answer, whose keys may be missing.
+    """
+
+    keys: list[ListedKey]
+    after: str | None
+    unanswered: list[str]
+
+
 class Directory(Protocol):
-    """Open channels by node id, and all members."""
+    """Open channels by node id, and all links."""
 
     @property
     def channels(self) -> Mapping[str, Channel]:
         """Channels by node id."""
         ...
 
-    def peers(self) -> list[Member]:
-        """Return every member."""
+    def peers(self) -> list[Link]:
+        """Return every link."""
+        ...
+
+
+class Cluster(Protocol):
+    """Who is in the cluster, and who owns which slot; both may be empty at first."""
+
+    @property
+    def placement(self) -> Placement:
+        """The owners of every slot."""
+        ...
+
+    def members(self) -> list[Member]:
+        """Return every member, tombstones included."""
         ...
 
 
 class Router:
-    """Routes by key, or to the node that the caller pins."""
+    """Routes by key, or to the node that the caller pins.
 
-    def __init__(self, directory: Directory) -> None:
+    Args:
+        directory: Channels to nodes.
+        cluster: Members and placement.
+        proximity: Orders the owners of a key.
+    """
+
+    def __init__(self, directory: Directory, cluster: Cluster, proximity: Proximity | None = None) -> None:
         self._directory = directory
+        self._cluster = cluster
+        self._proximity = proximity or Proximity("")
+        self._hedges = HedgeBudget()
+        self._routes: dict[tuple[Kind, tuple[str, ...], int], list[Channel]] = {}
+        self._routes_until = 0.0
+        self._routes_of = 0
+
+    @property
+    def placement(self) -> Placement:
+        """The owners of every slot."""
+        return self._cluster.placement
 
     def members(self) -> list[Member]:
-        """Return every node."""
+        """Return every member."""
+        return self._cluster.members()
+
+    def links(self) -> list[Link]:
+        """Return every link to a node."""
         return self._directory.peers()
 
-    async def read(self, key: str, node_id: str | None) -> tuple[str, ValueReply]:
-        """Return (node id, its reply) from the first node that answers.
+    async def read(self, key: str, node_id: str | None, concern: Concern = Concern.ONE) -> Answer:
+        """Return (node id, its reply) from the first node that has the key.
+
+        Owners are asked first. Views of the members may differ for a moment, so a key is missing only if no owner that
+        answers has it; what a node that owns nothing of it lacks says nothing.
 
         Raises:
             ServiceError: None does, or the node refuses.
         """
-        last: ServiceError = _NO_NODE
-        for channel in self._choose(key, node_id):
-            try:
-                return channel.node_id, cast(ValueReply, await channel.request(partial(ReadRequest, key=key)))
-            except (UnreachableError, OutcomeUnknownError) as error:
-                last = error if isinstance(error, UnreachableError) else UnreachableError(channel.node_id)
-        raise last
+        is_hedged = concern is Concern.ONE and node_id is None
+        return await self._ask(key, node_id, partial(ReadRequest, key=key, concern=concern), is_hedged=is_hedged)
 
-    async def write(self, key: str, type_name: str, op: bytes, node_id: str | None) -> tuple[str, ValueReply]:
-        """Return (node id, its reply) once the write is durable there.
+    async def write(
+        self,
+        key: str,
+        type_name: str,
+        op: bytes,
+        node_id: str | None,
+        *,
+        concern: Concern = Concern.ONE,
+        is_read: bool = False,
+        if_match: bytes | None = None,
+        idempotency_key: str = "",
+    ) -> Answer:
+        """Return (node id, its reply) once the write is as durable as `concern` asks.
 
         Another node is tried only if the one before surely did not apply the write: a counter would count twice.
+
+        With `if_match` it is applied only if the key has that digest, or is missing if it is empty. An
+        `idempotency_key` that is not empty names the write: sent again under it, it has no second effect.
 
         Raises:
             OutcomeUnknownError: A node got the write and its answer is lost.
             ServiceError: It was refused everywhere.
         """
+        [item] = _named([WriteItem(key, type_name, op, if_match)], idempotency_key)
+        request = partial(
+            WriteRequest,
+            key=key,
+            type_name=type_name,
+            op=op,
+            concern=concern,
+            is_read=is_read,
+            if_match=if_match,
+            token=item.token,
+        )
+        return await self._write(key, node_id, request, is_named=bool(idempotency_key))
+
+    async def write_many(
+        self,
+        items: Sequence[WriteItem],
+        node_id: str | None = None,
+        *,
+        concern: Concern = Concern.ONE,
+        is_read: bool = False,
+        idempotency_key: str = "",
+    ) -> list[Outcome]:
+        """Return what became of each write, in order: (node id, its reply), or why it was refused.
+
+        They do not depend on each other; those of one key are applied in their order. At most 256; of values, those of
+        one node that fit in about 4 MiB. An `idempotency_key` that is not empty names the whole batch: sent again under
+        it, no item has a second effect.
+        """
+        named = _named(items, idempotency_key)
+
+        async def send(channel: Channel, places: list[int]) -> Sequence[ValueReply | FailureReply]:
+            part = [named[place] for place in places]
+            reply = await channel.request(partial(WriteManyRequest, items=part, concern=concern, is_read=is_read))
+            return cast(ManyReply, reply).results
+
+        return await self._spread([item.key for item in items], node_id, send, "write")
+
+    async def read_many(
+        self, keys: Sequence[str], node_id: str | None = None, concern: Concern = Concern.ONE
+    ) -> list[Outcome]:
+        """Return for each key, in order, what `read` would return or raise; at most 256.
+
+        Keys that are left when the answer has no room any more are refused with `value_too_large`.
+        """
+        outcomes: list[Outcome] = [_NO_NODE] * len(keys)
+        if concern is Concern.ONE:
+
+            async def send(channel: Channel, places: list[int]) -> Sequence[ValueReply | FailureReply]:
+                part = [keys[place] for place in places]
+                results = cast(ManyReply, await channel.request(partial(ReadManyRequest, keys=part))).results
+                return [*results, *([_UNREAD] * (len(part) - len(results)))]
+
+            outcomes = await self._spread(keys, node_id, send, "read")
+        # What the first owner has not, or not in this answer, is looked for as one key is.
+        lacking = [place for place, outcome in enumerate(outcomes) if not _is_found(outcome)]
+        left = iter(lacking)
+        room = VALUES_BYTES_MAX - sum(len(outcome[1].value) for outcome in outcomes if isinstance(outcome, tuple))
+
+        async def read_left() -> None:
+            nonlocal room
+            for place in left:
+                if room <= 0:
+                    outcomes[place] = _NO_ROOM
+                    continue
+                try:
+                    outcomes[place] = answer = await self.read(keys[place], node_id, concern)
+                    room -= len(answer[1].value)
+                except ServiceError as error:
+                    outcomes[place] = error
+
+        async with asyncio.TaskGroup() as reading:
+            for _ in lacking[:READS_AT_ONCE_MAX]:
+                reading.create_task(read_left())
+        return outcomes
+
+    async def delete(
+        self,
+        key: str,
+        node_id: str | None,
+        concern: Concern = Concern.ONE,
+        *,
+        if_match: bytes | None = None,
+        idempotency_key: str = "",
+    ) -> Answer:
+        """Return (node id, its reply) once a node that has the key has emptied it as durably as `concern` asks.
+
+        Emptying again empties nothing that was not there, so another owner is asked as for a read; but not if it is
+        conditional: then it is as for a write, with the same `if_match` and `idempotency_key`.
+
+        Raises:
+            OutcomeUnknownError: A node got it and its answer is lost, and no other emptied the key.
+            ServiceError: It was refused, or no node that should have the key answers.
+        """
+        [item] = _named([WriteItem(key, "", b"", if_match, is_delete=True)], idempotency_key)
+        request = partial(DeleteRequest, key=key, concern=concern, if_match=if_match, token=item.token)
+        if if_match is not None:
+            return await self._write(key, node_id, request, is_named=bool(idempotency_key))
+        return await self._ask(key, node_id, request, is_change=True)
+
+    async def list_keys(self, prefix: str, after: str, limit: int) -> KeyPage:
+        """Return keys that begin with `prefix`, beyond `after`, empty to begin; at most `limit`, 1 to 1000.
+
+        A key is there if any node that answers has it. A page may hold fewer than `limit`, even none, and not be last.
+
+        Raises:
+            ServiceError: No node answers.
+        """
+        answers, unanswered = await self.ask_all(partial(ListRequest, prefix=prefix, after=after, limit=limit))
+        replies = {node_id: cast(ListReply, reply) for node_id, reply in answers.items()}
+        keys, following = merge_keys(replies, limit, self._owners)
+        return KeyPage(keys, following, unanswered)
+
+    async def explain(self, key: str, node_id: str | None) -> Answer:
+        """Return the same as `read`, with the resolution of the key's conflicts.
+
+        Raises:
+            ServiceError: No node answers, or the node refuses.
+        """
+        return await self._ask(key, node_id, partial(ExplainRequest, key=key))
+
+    async def ask_all(self, build: Callable[[int], Request]) -> tuple[dict[str, Reply], list[str]]:
+        """Return the replies of all reachable nodes by node id, and the members that failed, refused or are away.
+
+        Raises:
+            ServiceError: No node answers.
+        """
+        channels = list(self._directory.channels.values())
+        replies = await asyncio.gather(*(channel.request(build) for channel in channels), return_exceptions=True)
+        answers: dict[str, Reply] = {}
+        for channel, reply in zip(channels, replies, strict=True):
+            if not isinstance(reply, BaseException):
+                answers[channel.node_id] = reply
+            elif not isinstance(reply, ServiceError):
+                raise reply
+        if not answers:
+            raise ServiceError("no_node", "no node answers", "check the nodes; /v1/cluster lists them")
+        members = {member.id for member in self.members() if member.state != "left"}
+        return answers, sorted(members - answers.keys())
+
+    async def _spread(self, keys: Sequence[str], node_id: str | None, send: Send, kind: Kind) -> list[Outcome]:
+        last = _NO_NODE if node_id is None else UnreachableError(node_id)
+        # Once for each slot, so that what goes to one key goes to one node, in its order.
+        firsts = {slot_of(key): key for key in keys}
+        routes = {slot: self._route(key, node_id, kind) for slot, key in firsts.items()}
+        return await spread([routes[slot_of(key)] for key in keys], send, _ELSEWHERE, last)
+
+    def _route(self, key: str, node_id: str | None, kind: Kind) -> list[Channel]:
+        """Return the channels to try, none if the pinned node has none."""
+        is_gone = node_id is not None and node_id not in self._directory.channels
+        return [] if is_gone else self._choose(key, node_id, kind)
+
+    async def _write(
+        self, key: str, node_id: str | None, build: Callable[[int], Request], *, is_named: bool = False
+    ) -> Answer:
         last: ServiceError = _NO_NODE
-        for channel in self._choose(key, node_id):
+        for channel in self._choose(key, node_id, "write"):
             try:
-                reply = await channel.request(partial(WriteRequest, key=key, type_name=type_name, op=op))
+                try:
+                    reply = await self._time(channel, build, "write")
+                except OutcomeUnknownError as lost:
+                    again = await self._find_again(channel) if is_named else None
+                    if again is None:
+                        raise
+                    reply = await self._send_again(again, build, lost)
                 return channel.node_id, cast(ValueReply, reply)
             except ServiceError as error:
                 if error.code not in _ELSEWHERE:
@@ -72,10 +332,131 @@ class Router:
                 last = error
         raise last
 
-    def _choose(self, key: str, node_id: str | None) -> list[Channel]:
+    async def _send_again(self, channel: Channel, build: Callable[[int], Request], lost: OutcomeUnknownError) -> Reply:
+        """Send a named write to its node again, which knows whether it had applied it; any other might not yet."""
+        try:
+            return await self._time(channel, build, "write")
+        except ServiceError as error:
+            if error.code in _ELSEWHERE:  # The node did not look whether it had.
+                raise lost from error
+            raise
+
+    async def _find_again(self, lost: Channel) -> Channel | None:
+        """Return a new channel to the node of one that ended, None if there is none in time."""
+        for _ in range(_RETURN_POLLS):
+            channel = self._directory.channels.get(lost.node_id)
+            if channel is not None and channel is not lost:
+                return channel
+            await asyncio.sleep(_RETURN_SECONDS_MAX / _RETURN_POLLS)
+        return None
+
+    async def _ask(
+        self,
+        key: str,
+        node_id: str | None,
+        build: Callable[[int], Request],
+        *,
+        is_hedged: bool = False,
+        is_change: bool = False,
+    ) -> Answer:
+        """Return the first answer of a node that has the key.
+
+        With `is_change` what is asked may change the key, though asking again changes nothing more: then no answer but
+        that of a node that has the key hides one that is lost.
+        """
+        last: ServiceError = _NO_NODE
+        lost: OutcomeUnknownError | None = None
+        missing: tuple[str, ValueReply] | None = None
+        owners = self._owners(key) if node_id is None else ()
+        channels = self._choose(key, node_id, "read")
+        for number, channel in enumerate(channels):
+            if missing and channel.node_id not in owners:
+                break
+            try:
+                if is_hedged and number + 1 < len(channels) and channels[number + 1].node_id in owners:
+                    node, reply = await self._hedge(channel, channels[number + 1], build)
+                    if node != channel.node_id:
+                        self._proximity.observe("read", channel.node_id, OVERTAKEN_SECONDS, time.monotonic())
+                        return node, reply
+                else:
+                    reply = cast(ValueReply, await channel.request(build))
+            except ServiceError as error:
+                # It may be asked of the next whatever became of it here, unless it is known to have changed the key.
+                if isinstance(error, OutcomeUnknownError):
+                    lost = error if is_change else None
+                    error = UnreachableError(channel.node_id)
+                if error.code not in _ELSEWHERE and (is_change or error.code != "concern_not_met"):
+                    raise
+                last = error
+                continue
+            if reply.type_name:
+                return channel.node_id, reply
+            if not owners or channel.node_id in owners:
+                missing = missing or (channel.node_id, reply)
+            else:
+                last = UnreachableError(owners[0])
+        if missing and not lost:
+            return missing
+        raise lost or last
+
+    async def _hedge(self, first: Channel, second: Channel, build: Callable[[int], Request]) -> Answer:
+        """Return the first one's answer, or that of the second if the first is late and the second has the key."""
+
+        async def ask(channel: Channel) -> Answer:
+            return channel.node_id, cast(ValueReply, await self._time(channel, build, "read"))
+
+        return await hedge(
+            partial(ask, first),
+            partial(ask, second),
+            self._proximity.late_after(first.node_id),
+            self._hedges,
+            lambda answer: bool(answer[1].type_name),
+        )
+
+    async def _time(self, channel: Channel, build: Callable[[int], Request], kind: Kind) -> Reply:
+        """Return the reply, and take in how long it took; a node that does not answer took that long, too."""
+        started = time.monotonic()
+        try:
+            return await channel.request(build)
+        finally:
+            now = time.monotonic()
+            self._proximity.observe(kind, channel.node_id, now - started, now)
+
+    def _owners(self, key: str) -> tuple[str, ...]:
+        return self._cluster.placement.owners(slot_of(key))
+
+    def _choose(self, key: str, node_id: str | None, kind: Kind) -> list[Channel]:
+        """Return the channels to try: to the pinned node, or to the owners and then to all others."""
         channels = self._directory.channels
-        if node_id is None:
-            return [channels[name] for name in order_nodes(key, channels)]
-        if node_id not in channels:
-            raise UnreachableError(node_id)
-        return [channels[node_id]]
+        if node_id is not None:
+            if node_id not in channels:
+                raise UnreachableError(node_id)
+            return [channels[node_id]]
+        now = time.monotonic()
+        if now >= self._routes_until or len(channels) != self._routes_of:
+            self._routes.clear()
+            self._routes_until, self._routes_of = now + _ROUTES_SECONDS, len(channels)
+        slot = slot_of(key)
+        owners = self._cluster.placement.owners(slot)
+        # So that the keys of lost owners are spread.
+        turn = slot % len(channels) if len(channels) > len(owners) else 0
+        route = self._routes.get((kind, owners, turn))
+        if route is None:
+            route = self._routes[kind, owners, turn] = self._order(owners, turn, kind, now)
+        return route
+
+    def _order(self, owners: Sequence[str], turn: int, kind: Kind, now: float) -> list[Channel]:
+        channels = self._directory.channels
+        reachable = [name for name in owners if name in channels]
+        near = self._proximity.order(kind, reachable, self._cluster.placement.members, now)
+        others = sorted(set(channels).difference(near))
+        first = turn % max(1, len(others))
+        return [channels[name] for name in (*near, *others[first:], *others[:first])]
+
+
+def _named(items: Sequence[WriteItem], idempotency_key: str) -> Sequence[WriteItem]:
+    return name_items(items, idempotency_key) if idempotency_key else items
+
+
+def _is_found(outcome: Outcome) -> bool:
+    return not isinstance(outcome, ServiceError) and bool(outcome[1].type_name)

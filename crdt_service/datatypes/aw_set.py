@@ -32,7 +32,8 @@ class AwSet(Dotted):
 
     name = "aw_set"
     tag = 3
-    version = 2
+    version = 3
+    operation = _Operation
 
     def plan(self, view: View, op: bytes, origin: Origin) -> Change:
         """Cover the seen dots of the element; an add puts a new one in their place."""

@@ -6,9 +6,11 @@ or reordered, and a repair may send the whole state instead.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 S = TypeVar("S")
 
@@ -20,10 +22,12 @@ class Origin:
     Attributes:
         replica: The id that names this replica's dots and counter entries.
         tick: Returns a fresh hybrid logical stamp.
+        floor: Highest counter of the replica's dots in keys that were purged: later dots exceed it, so none is reused.
     """
 
     replica: str
     tick: Callable[[], int]
+    floor: int = 0
 
 
 class Datatype(ABC, Generic[S]):
@@ -33,11 +37,15 @@ class Datatype(ABC, Generic[S]):
         name: Its name in the API.
         tag: Its number on the wire and on disk, 1 to 127, never reused.
         version: The version of its encoding.
+        operation: Its operations as JSON: one member of the struct, or its one required member, names what is done.
+        can_clear: Whether ``{"clear": true}`` empties a key of it, so that it reads as missing and can be purged.
     """
 
     name: str
     tag: int
     version: int
+    operation: type[msgspec.Struct]
+    can_clear: bool = False
 
     @abstractmethod
     def empty(self) -> S:
@@ -73,9 +81,36 @@ class Datatype(ABC, Generic[S]):
             MalformedError: The bytes break the format, its limits, or are not canonical.
         """
 
+    def restore(self, data: bytes) -> S:
+        """Return the state of bytes that `encode` made and a checksum has guarded since; need not check them again.
+
+        Raises:
+            MalformedError: They are none.
+        """
+        return self.decode(data)
+
+    def split(self, state: S, bytes_max: int) -> Iterator[S]:
+        """Yield states whose join is `state`, each encoded in about `bytes_max` or less (arXiv:1803.02750, section 4).
+
+        Any of them may be joined alone, in any order and again. A type whose states are small yields `state` itself;
+        what cannot be divided may be larger.
+        """
+        yield state
+
     def digest(self, state: S) -> bytes:
         """Return 8 bytes that tell unequal states apart."""
         return hashlib.blake2b(self.encode(state), digest_size=8).digest()
+
+    def is_vacant(self, state: S) -> bool:
+        """Tell whether nothing is there to be read, and only what was seen go is remembered; vacant ones join to such.
+
+        A type that cannot be emptied is vacant only where nothing was ever written.
+        """
+        return bool(state == self.empty())
+
+    def newest_dot(self, state: S, replica: str) -> int:
+        """Return the highest counter of a dot of `replica` in the state, 0 if it has none."""
+        return 0
 
     def newest_stamp(self, state: S) -> int:
         """Return the newest hybrid logical stamp in the state, 0 if it carries none."""

@@ -8,17 +8,21 @@ others under one context: what a map's field holds is whatever lies below its pa
 """
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from operator import lt
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from crdt_service.datatypes.contract import Datatype, Origin
-from crdt_service.datatypes.operation import read_packed
-from crdt_service.kernel.dot import COUNTER_MAX, CausalContext, Dot, check_dot
+from crdt_service.datatypes.operation import is_clear, read_packed
+from crdt_service.kernel.dot import COUNTER_MAX, CausalContext, Dot
 from crdt_service.kernel.error import MalformedError, OperationError
+from crdt_service.kernel.ident import is_replica
 
 # One writer stops here; raising it lengthens reads, digests and repairs of a full key, which cost its size.
 ENTRIES_MAX = 10_000
@@ -27,6 +31,14 @@ ENTRIES_MAX = 10_000
 STATE_BYTES_MAX = 4 << 20
 # Eight maps and the two parts that the innermost type may add.
 PATH_PARTS_MAX = 10
+
+# A peer's state holds no more than these; `split` cuts one that does. Raising them lets one frame of a hostile peer
+# become more memory: about 64 MiB at 2**17.
+PART_ENTRIES_MAX = 1 << 17
+PART_SPANS_MAX = 1 << 17
+REPLICAS_MAX = 4096
+# What an entry or a span adds to an encoding beside the texts and contents, at most about.
+_OVERHEAD_BYTES = 20
 
 Path = tuple[str, ...]
 Entry = tuple[Path, bytes]
@@ -56,8 +68,8 @@ class State:
         self.size_bytes = 0
 
     def index(self, path: Path) -> Iterable[Path]:
-        """Return the keys of `below` that find an entry at `path`."""
-        return [path[:length] for length in range(1, len(path))] if len(path) > 1 else ()
+        """Return the keys of `below` that find an entry at a `path` of several parts."""
+        return [path[:length] for length in range(1, len(path))]
 
     def insert(self, dot: Dot, entry: Entry) -> None:
         """Make `dot` present with `entry`."""
@@ -68,7 +80,7 @@ class State:
             self.exact[path] = {dot}
         else:
             dots.add(dot)
-        for key in self.index(path):
+        for key in self.index(path) if len(path) > 1 else ():
             self.below.setdefault(key, set()).add(dot)
         self.size_bytes += measure(entry)
 
@@ -79,61 +91,64 @@ class State:
             return
         path = entry[0]
         _drop(self.exact, path, dot)
-        for key in self.index(path):
+        for key in self.index(path) if len(path) > 1 else ():
             _drop(self.below, key, dot)
         self.size_bytes -= measure(entry)
 
     def join(self, delta: "State") -> None:
         """Drop what `delta` has seen go, add what this state has not seen; costs the size of `delta`."""
-        for dot in self._covered(delta.context):
+        for dot in delta.context.pick(self.owner) if self.owner else ():
             if dot not in delta.owner:
                 self.discard(dot)
         for dot, entry in delta.owner.items():
             if dot not in self.context:
                 self.insert(dot, entry)
             elif dot in self.owner and self.owner[dot] < entry:  # Only a faulty replica gives one dot two entries.
-                self.discard(dot)
-                self.insert(dot, entry)
+                self.replace(dot, entry)
         self.context.merge(delta.context)
 
-    def _covered(self, context: CausalContext) -> list[Dot]:
-        """Return the present dots that `context` has seen, at the cost of the smaller of both."""
-        if sum(context.vector.values()) > len(self.owner):
-            return [dot for dot in self.owner if dot in context]
-        dots = [(replica, counter) for replica, last in context.vector.items() for counter in range(1, last + 1)]
-        return [dot for dot in (*dots, *context.cloud) if dot in self.owner]
+    def replace(self, dot: Dot, entry: Entry) -> None:
+        """Give a present dot another entry."""
+        self.discard(dot)
+        self.insert(dot, entry)
 
 
 class View:
     """The part below `prefix` of the join of a state and what is pending, without making that join."""
 
-    __slots__ = ("_pending", "_state", "prefix")
+    __slots__ = ("pending", "prefix", "state")
 
     def __init__(self, state: State, pending: State, prefix: Path = ()) -> None:
-        self._state = state
-        self._pending = pending
+        self.state = state
+        self.pending = pending
         self.prefix = prefix
 
     def within(self, part: str) -> "View":
         """Return the view below one more part."""
-        return View(self._state, self._pending, (*self.prefix, part))
+        return View(self.state, self.pending, (*self.prefix, part))
 
     def at(self, *path: str) -> set[Dot]:
         """Return the present dots exactly at `path`."""
         key = self.prefix + path
-        ours, theirs = self._state.exact.get(key, _NONE), self._pending.exact.get(key, _NONE)
+        ours, theirs = self.state.exact.get(key, _NONE), self.pending.exact.get(key, _NONE)
+        if not theirs and not self.pending.context:
+            return set(ours)
         return set(self._seen(ours, theirs)) if ours or theirs else set()
+
+    def everything(self) -> set[Dot]:
+        """Return all present dots; costs their number."""
+        return set(self._seen(self.state.owner, self.pending.owner))
 
     def under(self, *path: str) -> set[Dot]:
         """Return the present dots at and below `path`; costs their number."""
         key = self.prefix + path
-        below = self._seen(self._state.below.get(key, _NONE), self._pending.below.get(key, _NONE))
+        below = self._seen(self.state.below.get(key, _NONE), self.pending.below.get(key, _NONE))
         return self.at(*path).union(below)
 
     def has(self, *path: str) -> bool:
         """Tell whether anything is present at or below `path`."""
         key = self.prefix + path
-        ours, theirs = self._state, self._pending
+        ours, theirs = self.state, self.pending
         return any(
             True
             for index in ("exact", "below")
@@ -142,18 +157,18 @@ class View:
 
     def content(self, dot: Dot) -> bytes:
         """Return the content of a present dot."""
-        return (self._state.owner.get(dot) or self._pending.owner[dot])[1]
+        return (self.state.owner.get(dot) or self.pending.owner[dot])[1]
 
     def _seen(self, ours: Collection[Dot], theirs: Collection[Dot]) -> Iterator[Dot]:
         for dot in ours:
-            if dot in theirs or dot not in self._pending.context:
+            if dot in theirs or dot not in self.pending.context:
                 yield dot
         for dot in theirs:
-            if dot not in ours and dot not in self._state.context:
+            if dot not in ours and dot not in self.state.context:
                 yield dot
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # Frozen ones take twice as long to make.
 class Change:
     """What one operation does.
 
@@ -166,21 +181,41 @@ class Change:
     entry: Entry | None = None
 
 
+Counter = Annotated[int, Meta(ge=1, le=COUNTER_MAX)]
+Place = Annotated[int, Meta(ge=0)]
+
+
 class _Plain(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    replicas: Annotated[list[str], Meta(max_length=REPLICAS_MAX)]
+    entries: Annotated[
+        list[tuple[Place, Counter, Annotated[tuple[str, ...], Meta(max_length=PATH_PARTS_MAX)], bytes]],
+        Meta(max_length=PART_ENTRIES_MAX),
+    ]
+    vector: list[tuple[Place, Counter]]
+    # First counter, and how many more follow it.
+    cloud: Annotated[list[tuple[Place, Counter, Annotated[int, Meta(ge=0)]]], Meta(max_length=PART_SPANS_MAX)]
+
+
+class _Own(msgspec.Struct, array_like=True):
     replicas: list[str]
-    entries: list[tuple[int, int, Annotated[tuple[str, ...], Meta(max_length=PATH_PARTS_MAX)], bytes]]
+    entries: list[tuple[int, int, tuple[str, ...], bytes]]
     vector: list[tuple[int, int]]
-    cloud: list[tuple[int, int]]
+    cloud: list[tuple[int, int, int]]
 
 
 _state = msgspec.msgpack.Decoder(_Plain)
+_own = msgspec.msgpack.Decoder(_Own)
 _encoder = msgspec.msgpack.Encoder()
 
 
 class Dotted(Datatype[State]):
-    """A type whose state is entries under dots; a subclass says what operations change and how entries read."""
+    """A type whose state is entries under dots; a subclass says what operations change and how entries read.
+
+    Every one takes ``{"clear": true}``, which covers all that its writer has seen: what is added concurrently stays.
+    """
 
     state_class: type[State] = State
+    can_clear = True
 
     @abstractmethod
     def plan(self, view: View, op: bytes, origin: Origin) -> Change:
@@ -212,7 +247,8 @@ class Dotted(Datatype[State]):
 
     def apply(self, state: State, pending: State, op: bytes, origin: Origin) -> State:
         """Return the covered dots as the delta's context, and a new dot if the operation adds an entry."""
-        change = self.plan(View(state, pending), op, origin)
+        view = View(state, pending)
+        change = Change(view.everything()) if self.can_clear and is_clear(op) else self.plan(view, op, origin)
         delta = self.state_class(change.covered)
         if change.entry is None:
             return delta
@@ -221,11 +257,13 @@ class Dotted(Datatype[State]):
             raise OperationError(f"the key holds {ENTRIES_MAX} entries", "use another key", "limit_exceeded")
         if grown > STATE_BYTES_MAX and grown > STATE_BYTES_MAX + _measure_covered(change.covered, state, pending):
             raise OperationError("the key holds 4 MiB", "use another key", "limit_exceeded")
-        counter = max(state.context.newest(origin.replica), pending.context.newest(origin.replica)) + 1
+        newest = max(state.context.newest(origin.replica), pending.context.newest(origin.replica))
+        counter = max(newest, origin.floor) + 1
         if counter > COUNTER_MAX:
             raise OperationError("this replica's dots of the key are used up", "use another key", "limit_exceeded")
         dot = (origin.replica, counter)
-        delta.context.add(dot)
+        # Those in between were never given here, or to entries that were seen to go: no gap remains.
+        delta.context.add_span(origin.replica, newest + 1, counter)
         delta.insert(dot, change.entry)
         return delta
 
@@ -234,42 +272,100 @@ class Dotted(Datatype[State]):
         state.join(delta)
         return state
 
+    def is_vacant(self, state: State) -> bool:
+        """Tell whether no entry is present."""
+        return not state.owner
+
+    def newest_dot(self, state: State, replica: str) -> int:
+        """Return the highest counter seen of `replica`."""
+        return state.context.newest(replica)
+
     def value(self, state: State) -> object:
         """Return what the present entries say."""
         return self.show((dot, path, content) for dot, (path, content) in state.owner.items())
 
     def encode(self, state: State) -> bytes:
         """Return replica names once, then entries, vector and cloud by the names' positions, all sorted."""
-        vector, cloud = state.context.to_plain()
-        replicas = sorted({replica for replica, _ in (*vector, *cloud)})
+        context, owner = state.context, state.owner
+        replicas = context.replicas()
         place = {replica: position for position, replica in enumerate(replicas)}
-        owner = state.owner
         dots = sorted(owner) if len(owner) > 1 else owner
+        vector, cloud = context.vector, context.cloud
         return _encoder.encode(
             (
                 replicas,
                 [(place[dot[0]], dot[1], *owner[dot]) for dot in dots],
-                [(place[replica], counter) for replica, counter in vector],
-                [(place[replica], counter) for replica, counter in cloud],
+                [(place[replica], vector[replica]) for replica in replicas if replica in vector],
+                [
+                    (place[replica], first, last - first)
+                    for replica in (replicas if cloud else ())
+                    for first, last in cloud.get(replica, ())
+                ],
             )
         )
 
     def decode(self, data: bytes) -> State:
         """Return the entries and the context."""
         plain = read_packed(_state, data, self.name)
-        names = plain.replicas
+        # Minimal msgpack and sorted without repetition: only then are these the bytes that `encode` returns.
+        if _encoder.encode(plain) != data or not _is_sorted(plain.replicas) or not all(map(is_replica, plain.replicas)):
+            raise MalformedError(f"{self.name}: not canonical")
         state = self.state_class()
-        state.context = CausalContext.from_plain(_name(plain.vector, names), _name(plain.cloud, names))
+        state.context = _read_context(plain, self.name)
+        last = (-1, 0)
         for place, counter, path, content in plain.entries:
-            (dot,) = _name([(place, counter)], names)
-            check_dot(dot)
-            if dot not in state.context or dot in state.owner:
-                raise MalformedError(f"{self.name}: a dot is unseen or has two entries")
+            if (place, counter) <= last or place >= len(plain.replicas):
+                raise MalformedError(f"{self.name}: a dot has two entries or no place")
+            last = (place, counter)
+            dot = (plain.replicas[place], counter)
+            if dot not in state.context:
+                raise MalformedError(f"{self.name}: a dot is unseen")
             self.check(path, content)
             state.insert(dot, (path, content))
-        if self.encode(state) != data:
-            raise MalformedError(f"{self.name}: not canonical")
         return state
+
+    def restore(self, data: bytes) -> State:
+        """Return the entries and the context of bytes that this program wrote."""
+        plain = read_packed(_own, data, self.name)
+        state = self.state_class()
+        names, context = plain.replicas, state.context
+        context.vector = {names[place]: counter for place, counter in plain.vector}
+        for place, first, more in plain.cloud:
+            context.add_span(names[place], first, first + more)
+        for place, counter, path, content in plain.entries:
+            state.insert((names[place], counter), (path, content))
+        return state
+
+    def split(self, state: State, bytes_max: int) -> Iterator[State]:
+        """Yield parts, each of one stretch of dots or more with all that is present in it.
+
+        A part's context has seen no dot of another part, so joining it makes nothing go that another part holds.
+        """
+        present: dict[str, list[int]] = {}
+        for replica, counter in sorted(state.owner):
+            present.setdefault(replica, []).append(counter)
+        part, total = self.state_class(), 0
+        for replica, begin, end in state.context.spans():
+            counters = present.get(replica, [])
+            inside = counters[bisect_left(counters, begin) : bisect_right(counters, end)]
+            first = begin
+            total += _OVERHEAD_BYTES + len(replica)
+            for counter in inside:
+                entry = state.owner[replica, counter]
+                size = measure(entry) + _OVERHEAD_BYTES + 2 * len(entry[0])
+                if total + size > bytes_max and part.owner:
+                    if counter > first:
+                        part.context.add_span(replica, first, counter - 1)
+                    yield part
+                    part, total, first = self.state_class(), _OVERHEAD_BYTES + len(replica), counter
+                part.insert((replica, counter), entry)
+                total += size
+            part.context.add_span(replica, first, end)
+            if total > bytes_max:
+                yield part
+                part, total = self.state_class(), 0
+        if part.context or not state.context:
+            yield part
 
     def newest_stamp(self, state: State) -> int:
         """Return the newest stamp in any present entry."""
@@ -287,10 +383,39 @@ def _measure_covered(dots: set[Dot], *states: State) -> int:
     return sum(measure(state.owner[dot]) for dot in dots for state in states if dot in state.owner)
 
 
-def _name(dots: list[tuple[int, int]], names: list[str]) -> list[Dot]:
-    if not all(0 <= place < len(names) for place, _ in dots):
-        raise MalformedError("a dot names no replica")
-    return [(names[place], counter) for place, counter in dots]
+def _is_sorted(items: Sequence[str]) -> bool:
+    """Tell whether each item is greater than the one before."""
+    return all(map(lt, items, islice(items, 1, None)))
+
+
+def _read_context(plain: _Plain, name: str) -> CausalContext:
+    """Return the context of the vector and the cloud.
+
+    Raises:
+        MalformedError: They are not what `CausalContext` keeps, or leave a replica without a dot.
+    """
+    names, context = plain.replicas, CausalContext()
+    refusal = MalformedError(f"{name}: the context is not canonical")
+    last = -1
+    for place, counter in plain.vector:
+        if not last < place < len(names):
+            raise refusal
+        context.vector[names[place]] = counter
+        last = place
+    last, newest = -1, 0
+    for place, first, more in plain.cloud:
+        if not last <= place < len(names):
+            raise refusal
+        if place > last:
+            last, newest = place, context.vector.get(names[place], 0)
+            context.cloud[names[place]] = []
+        if first <= newest + 1 or first + more > COUNTER_MAX:
+            raise refusal
+        newest = first + more
+        context.cloud[names[place]].append((first, newest))
+    if len(context.replicas()) != len(names):
+        raise refusal
+    return context
 
 
 def _drop(index: dict[Path, set[Dot]], key: Path, dot: Dot) -> None:

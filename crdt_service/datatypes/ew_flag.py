@@ -29,7 +29,8 @@ class EwFlag(Dotted):
 
     name = "ew_flag"
     tag = 6
-    version = 1
+    version = 2
+    operation = _Operation
 
     def plan(self, view: View, op: bytes, origin: Origin) -> Change:
         """Cover every enabling seen; enabling puts a new one in their place."""

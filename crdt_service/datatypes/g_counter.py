@@ -1,5 +1,6 @@
 """A counter that only goes up: per replica its total, joined by maximum (Shapiro et al., INRIA RR-7506, 2011)."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
@@ -7,11 +8,14 @@ from msgspec import Meta
 
 from crdt_service.datatypes.contract import Datatype, Origin
 from crdt_service.datatypes.operation import read_operation, read_packed
+from crdt_service.datatypes.part import cut
 from crdt_service.datatypes.pn_counter import REPLICAS_MAX, TOTAL_MAX, Amount
 from crdt_service.kernel.error import MalformedError, OperationError
 from crdt_service.kernel.ident import is_replica
 
 _EXAMPLE = '{"increment": 3}'
+# What a total takes at most, with the lengths around it.
+_TOTAL_BYTES = 12
 State = dict[str, int]
 
 
@@ -32,6 +36,7 @@ class GCounter(Datatype[State]):
     name = "g_counter"
     tag = 4
     version = 1
+    operation = _Operation
 
     def empty(self) -> State:
         """Return a counter at zero."""
@@ -61,10 +66,20 @@ class GCounter(Datatype[State]):
 
     def decode(self, data: bytes) -> State:
         """Return the totals."""
-        state = dict(read_packed(_state, data, self.name))
-        if not all(map(is_replica, state)) or self.encode(state) != data:
+        totals = read_packed(_state, data, self.name)
+        state = dict(totals)
+        canonical = _encoder.encode(totals) == data and len(state) == len(totals) and totals == sorted(totals)
+        if not canonical or not all(map(is_replica, state)):
             raise MalformedError(f"{self.name}: not canonical")
         return state
+
+    def restore(self, data: bytes) -> State:
+        """Return the totals of bytes that this program wrote."""
+        return dict(read_packed(_state, data, self.name))
+
+    def split(self, state: State, bytes_max: int) -> Iterator[State]:
+        """Yield the totals of some replicas at a time."""
+        yield from map(dict, cut(sorted(state.items()), lambda item: len(item[0]) + _TOTAL_BYTES, bytes_max))
 
 
 def read_amount(op: bytes) -> int:

@@ -1,15 +1,22 @@
 """A set of strings that only grows, joined by union (Shapiro et al., INRIA RR-7506, 2011)."""
 
+from collections.abc import Iterator
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from crdt_service.datatypes.aw_set import Element
 from crdt_service.datatypes.contract import Datatype, Origin
 from crdt_service.datatypes.operation import fits_text, read_operation, read_packed, refuse
+from crdt_service.datatypes.part import cut
 from crdt_service.kernel.error import MalformedError, OperationError
 
 _EXAMPLE = '{"add": "x"}'
 # One writer stops here; raising it lengthens reads, digests and repairs of a full set, which cost its size.
 ELEMENTS_MAX = 10_000
+PART_ELEMENTS_MAX = 1 << 17
+_LENGTH_BYTES = 3
 State = set[str]
 
 
@@ -18,7 +25,9 @@ class _Operation(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _operation = msgspec.json.Decoder(_Operation)
-_state = msgspec.msgpack.Decoder(list[Element])
+# A peer's state holds no more; `split` cuts one that does. Raising it lets a frame become more memory.
+_state = msgspec.msgpack.Decoder(Annotated[list[Element], Meta(max_length=PART_ELEMENTS_MAX)])
+_own: msgspec.msgpack.Decoder[list[str]] = msgspec.msgpack.Decoder(list[str])
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -28,6 +37,7 @@ class GSet(Datatype[State]):
     name = "g_set"
     tag = 5
     version = 1
+    operation = _Operation
 
     def empty(self) -> State:
         """Return the empty set."""
@@ -57,9 +67,19 @@ class GSet(Datatype[State]):
         """Return the elements."""
         elements = read_packed(_state, data, self.name)
         state = set(elements)
-        if not all(map(fits_text, state)) or self.encode(state) != data:
+        canonical = _encoder.encode(elements) == data and len(state) == len(elements) and elements == sorted(elements)
+        if not canonical or not all(map(fits_text, state)):
             raise MalformedError(f"{self.name}: not canonical")
         return state
+
+    def restore(self, data: bytes) -> State:
+        """Return the elements of bytes that this program wrote."""
+        elements: list[str] = read_packed(_own, data, self.name)
+        return set(elements)
+
+    def split(self, state: State, bytes_max: int) -> Iterator[State]:
+        """Yield some elements at a time."""
+        yield from map(set, cut(sorted(state), lambda element: len(element.encode()) + _LENGTH_BYTES, bytes_max))
 
 
 def read_element(op: bytes) -> str:

@@ -26,7 +26,7 @@ class _State(State):
     __slots__ = ()
 
     def index(self, path: Path) -> Iterable[Path]:
-        return {(end,) for end in path} if len(path) > 1 else ()
+        return {(end,) for end in path}
 
 
 class _Operation(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,7 +50,8 @@ class Graph(Dotted):
 
     name = "graph"
     tag = 10
-    version = 1
+    version = 2
+    operation = _Operation
     state_class = _State
 
     def plan(self, view: View, op: bytes, origin: Origin) -> Change:

@@ -46,17 +46,26 @@ class Map(Dotted):
     A removal takes what it has seen. A counter's total is one entry per replica, so a removal that is concurrent with
     an increment leaves the whole total of the replica that incremented.
 
+    Three types are no fields. A graph finds edges by both ends, and the index here only by the beginning of a path; a
+    time series forgets by time, and not by what a removal has seen; a document is open in its library as a whole.
+
     Args:
         fields: The types that a field may have, maps excepted, in the order of their tags.
     """
 
     name = "map"
     tag = 8
-    version = 1
+    version = 2
+    operation = _Operation
 
     def __init__(self, fields: Iterable[Dotted]) -> None:
         self._fields: Mapping[int, Dotted] = {kind.tag: kind for kind in (*fields, self)}
         self._by_name = {kind.name: kind for kind in self._fields.values()}
+
+    @property
+    def field_types(self) -> list[str]:
+        """Names of the types that a field may have."""
+        return list(self._by_name)
 
     def plan(self, view: View, op: bytes, origin: Origin) -> Change:
         """Do what the field's type does, below the field's path; a removal covers all that is there."""
@@ -113,6 +122,10 @@ class Map(Dotted):
             return 0
         return self._fields[_split(path[0])[0]].stamp(path[1:], content)
 
+    def replace(self, kind: Dotted) -> "Map":
+        """Return a map whose fields of the type of `kind` read as `kind` does."""
+        return Map(kind if tag == kind.tag else known for tag, known in self._fields.items() if known is not self)
+
     def _find(self, name: str) -> Dotted:
         if name not in self._by_name:
             raise refuse(self.name, f"a field cannot be a {name[:64]!r}, only {', '.join(self._by_name)}", _EXAMPLE)
@@ -134,3 +147,13 @@ def _part(tag: int, field: str) -> str:
 
 def _split(part: str) -> tuple[int, str]:
     return (ord(part[0]), part[1:]) if part else (0, "")
+
+
+def find_innermost(path: Path) -> tuple[int, int]:
+    """Return how many parts of an entry's path lead to the innermost type, and its tag; none lead to the map itself."""
+    tag = Map.tag
+    for length, part in enumerate(path, 1):
+        tag, _ = _split(part)
+        if tag != Map.tag:
+            return length, tag
+    return len(path), tag

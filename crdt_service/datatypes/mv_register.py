@@ -60,7 +60,8 @@ class MvRegister(Dotted):
 
     name = "mv_register"
     tag = 7
-    version = 1
+    version = 2
+    operation = _Operation
 
     def plan(self, view: View, op: bytes, origin: Origin) -> Change:
         """Cover every sibling seen with one stamped assignment."""

@@ -9,7 +9,15 @@ from crdt_service.kernel.error import MalformedError, OperationError
 T = TypeVar("T")
 
 TEXT_BYTES_MAX = 256
+_CLEAR = b'"clear"'
 _ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError, ValueError)
+
+
+class _Clear(msgspec.Struct, forbid_unknown_fields=True):
+    clear: bool
+
+
+_clear = msgspec.json.Decoder(_Clear)
 
 
 def read_operation(decoder: msgspec.json.Decoder[T], op: bytes, name: str, example: str) -> T:
@@ -22,6 +30,16 @@ def read_operation(decoder: msgspec.json.Decoder[T], op: bytes, name: str, examp
         return decoder.decode(op)
     except _ERRORS as error:
         raise refuse(name, str(error), example) from error
+
+
+def is_clear(op: bytes) -> bool:
+    """Tell whether the operation is ``{"clear": true}``; anything else is for the type to read or refuse."""
+    if _CLEAR not in op or len(op) > TEXT_BYTES_MAX:
+        return False
+    try:
+        return _clear.decode(op).clear
+    except _ERRORS:
+        return False
 
 
 def read_packed(decoder: msgspec.msgpack.Decoder[T], data: bytes, name: str) -> T:

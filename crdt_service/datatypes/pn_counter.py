@@ -1,5 +1,6 @@
 """A counter that goes up and down: per replica the totals of both directions, joined by maximum."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
@@ -7,6 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from crdt_service.datatypes.contract import Datatype, Origin
 from crdt_service.datatypes.operation import read_operation, read_packed, refuse
+from crdt_service.datatypes.part import cut
 from crdt_service.kernel.error import MalformedError, OperationError
 from crdt_service.kernel.ident import is_replica
 
@@ -15,6 +17,8 @@ TOTAL_MAX = 2**63 - 1
 REPLICAS_MAX = 4096
 Amount = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 Count = Annotated[int, Meta(ge=0, le=TOTAL_MAX)]
+# What two totals take at most, with the lengths around them.
+_TOTALS_BYTES = 24
 State = dict[str, tuple[int, int]]
 
 
@@ -34,6 +38,7 @@ class PnCounter(Datatype[State]):
     name = "pn_counter"
     tag = 1
     version = 1
+    operation = _Operation
 
     def empty(self) -> State:
         """Return a counter at zero."""
@@ -69,9 +74,19 @@ class PnCounter(Datatype[State]):
         """Return the totals."""
         totals = read_packed(_state, data, self.name)
         state = {replica: (up, down) for replica, up, down in totals}
-        if not all(map(is_replica, state)) or (0, 0) in state.values() or self.encode(state) != data:
+        # Minimal msgpack, and sorted without repetition: only then are these the bytes that `encode` returns.
+        canonical = _encoder.encode(totals) == data and len(state) == len(totals) and totals == sorted(totals)
+        if not canonical or not all(map(is_replica, state)) or (0, 0) in state.values():
             raise MalformedError("pn_counter: not canonical")
         return state
+
+    def restore(self, data: bytes) -> State:
+        """Return the totals of bytes that this program wrote."""
+        return {replica: (up, down) for replica, up, down in read_packed(_state, data, self.name)}
+
+    def split(self, state: State, bytes_max: int) -> Iterator[State]:
+        """Yield the totals of some replicas at a time."""
+        yield from map(dict, cut(sorted(state.items()), lambda item: len(item[0]) + _TOTALS_BYTES, bytes_max))
 
 
 def read_amounts(op: bytes) -> tuple[int, int]:

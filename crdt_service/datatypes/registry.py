@@ -4,6 +4,7 @@ from typing import Any
 
 from crdt_service.datatypes.aw_set import AwSet
 from crdt_service.datatypes.contract import Datatype
+from crdt_service.datatypes.document import Document
 from crdt_service.datatypes.dotted import Dotted
 from crdt_service.datatypes.ew_flag import EwFlag
 from crdt_service.datatypes.field import GCounterField, GSetField, LwwRegisterField, PnCounterField
@@ -14,6 +15,7 @@ from crdt_service.datatypes.lww_register import LwwRegister
 from crdt_service.datatypes.map import Map
 from crdt_service.datatypes.mv_register import MvRegister
 from crdt_service.datatypes.pn_counter import PnCounter
+from crdt_service.datatypes.receipts import Receipts
 from crdt_service.datatypes.time_series import TimeSeries
 from crdt_service.datatypes.workflow import Workflow
 from crdt_service.kernel.error import MalformedError, OperationError
@@ -40,9 +42,12 @@ DATATYPES: tuple[Datatype[Any], ...] = (
     TimeSeries(),
     Graph(),
     Workflow(),
+    Document(),
 )
+# In the store beside what the API shows, and never shown itself.
+RECEIPTS = Receipts()
 _BY_NAME = {datatype.name: datatype for datatype in DATATYPES}
-_BY_TAG = {datatype.tag: datatype for datatype in DATATYPES}
+_BY_TAG: dict[int, Datatype[Any]] = {datatype.tag: datatype for datatype in (*DATATYPES, RECEIPTS)}
 
 
 def find_type(name: str) -> Datatype[Any]:

@@ -6,6 +6,7 @@ the union of cuts: joining stays associative whatever arrives first. Arrival tim
 
 import heapq
 import math
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import msgspec
@@ -13,6 +14,7 @@ from msgspec import Meta
 
 from crdt_service.datatypes.contract import Datatype, Origin
 from crdt_service.datatypes.operation import read_operation, read_packed, refuse
+from crdt_service.datatypes.part import cut
 from crdt_service.kernel.clock import COUNTER_BITS, DRIFT_SECONDS_MAX, STAMP_MAX
 from crdt_service.kernel.error import MalformedError, OperationError
 from crdt_service.kernel.ident import is_replica
@@ -24,6 +26,9 @@ POINTS_MAX = 10_000
 # The last millisecond that a hybrid logical stamp can name, in the year 6429.
 AT_MAX = STAMP_MAX >> COUNTER_BITS
 _EXAMPLE = '{"append": {"at": 1767225600000, "value": 0.5}}'
+
+# What a point takes at most beside its replica.
+_POINT_BYTES = 30
 
 # Points are ordered by time, then replica; a replica's later point at the same time replaces its earlier one.
 Moment = tuple[int, str]
@@ -60,6 +65,8 @@ class _Operation(msgspec.Struct, forbid_unknown_fields=True):
 
 _operation = msgspec.json.Decoder(_Operation)
 _state = msgspec.msgpack.Decoder(Annotated[list[tuple[At, str, Stamp, float]], Meta(max_length=POINTS_MAX)])
+# A batch's points may be more than a state's.
+_own = msgspec.msgpack.Decoder(list[tuple[int, str, int, float]])
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -78,6 +85,7 @@ class TimeSeries(Datatype[State]):
     name = "time_series"
     tag = 9
     version = 1
+    operation = _Operation
 
     def __init__(self, window_milliseconds: int = WINDOW_MILLISECONDS, points_max: int = POINTS_MAX) -> None:
         self._window = window_milliseconds
@@ -112,6 +120,10 @@ class TimeSeries(Datatype[State]):
             del state.points[heapq.heappop(state.queue)]
         return state
 
+    def is_vacant(self, state: State) -> bool:
+        """Tell whether it has no points; once it has, its newest never expires."""
+        return not state.points
+
     def value(self, state: State) -> object:
         """Return the points in order, without replicas."""
         return [[at, value] for (at, _), (_, value) in sorted(state.points.items())]
@@ -132,10 +144,28 @@ class TimeSeries(Datatype[State]):
             raise MalformedError(f"{self.name}: not canonical")
         return state
 
+    def restore(self, data: bytes) -> State:
+        """Return the points of bytes that this program wrote."""
+        plain = read_packed(_own, data, self.name)
+        return _fill(((at, replica), (stamp, value)) for at, replica, stamp, value in plain)
+
+    def split(self, state: State, bytes_max: int) -> Iterator[State]:
+        """Yield some points at a time."""
+        yield from map(
+            _fill, cut(sorted(state.points.items()), lambda point: len(point[0][1]) + _POINT_BYTES, bytes_max)
+        )
+
     def newest_stamp(self, state: State) -> int:
         """Return the newest stamp, or that of the newest point: what lies in the future is refused for either."""
         stamps = (stamp for stamp, _ in state.points.values())
         return max(max(state.newest, 0) << COUNTER_BITS, max(stamps, default=0))
+
+
+def _fill(points: Iterable[tuple[Moment, Measurement]]) -> State:
+    state = State()
+    for moment, measurement in points:
+        _insert(state, moment, measurement)
+    return state
 
 
 def _insert(state: State, moment: Moment, measurement: Measurement) -> None:

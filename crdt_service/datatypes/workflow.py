@@ -93,7 +93,8 @@ class Workflow(Dotted):
 
     name = "workflow"
     tag = 11
-    version = 1
+    version = 2
+    operation = _Operation
 
     def plan(self, view: View, op: bytes, origin: Origin) -> Change:
         """Add a definition where none is seen, or cover the transitions seen with a legal one."""
@@ -144,6 +145,15 @@ class Workflow(Dotted):
     def stamp(self, path: Path, content: bytes) -> int:
         """Return the stamp of the definition or transition."""
         return (_definition if path == (_DEFINITION,) else _transition).decode(content).stamp
+
+
+def read_steps(entries: Iterable[tuple[Dot, Path, bytes]]) -> list[tuple[Dot, int, str]]:
+    """Return dot, stamp and target of each present transition that counts."""
+    held = list(entries)
+    reading = _read(held)
+    steps = reading.steps if reading is not None else []
+    taken = [(dot, _transition.decode(content)) for dot, path, content in held if path == (_TRANSITION,)]
+    return [(dot, step.stamp, step.to) for dot, step in taken if step in steps]
 
 
 def _read(entries: Iterable[tuple[Dot, Path, bytes]]) -> _Reading | None:

@@ -42,19 +42,35 @@ class Disk:
         """Return the names of all files."""
         return sorted(path.name for path in self.directory.iterdir())
 
-    def read(self, name: str) -> bytes:
-        """Return a file's bytes."""
-        return (self.directory / name).read_bytes()
+    def size(self, name: str) -> int:
+        """Return a file's size in bytes."""
+        return (self.directory / name).stat().st_size
 
-    def open_append(self, name: str) -> int:
-        """Open a file at its end, made if absent; return its descriptor."""
-        return os.open(self.directory / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    def read(self, name: str, offset_bytes: int, size_bytes: int) -> bytes:
+        """Return that many bytes of a file, fewer only at its end."""
+        with (self.directory / name).open("rb", buffering=0) as file:
+            file.seek(offset_bytes)
+            parts = []
+            while size_bytes and (part := file.read(size_bytes)):
+                parts.append(part)
+                size_bytes -= len(part)
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def write(self, descriptor: int, data: bytes) -> None:
-        """Write all of `data`."""
+    def open(self, name: str) -> int:
+        """Open a file for writing, made if absent; return its descriptor."""
+        return os.open(self.directory / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _MODE)
+
+    def allocate(self, descriptor: int, offset_bytes: int, size_bytes: int) -> None:
+        """Enlarge a file by zeros whose blocks are reserved, so that a sync of what is written there is cheaper."""
+        os.posix_fallocate(descriptor, offset_bytes, size_bytes)
+
+    def write(self, descriptor: int, data: bytes, offset_bytes: int) -> None:
+        """Write all of `data` at an offset."""
         view = memoryview(data)
         while view:
-            view = view[os.write(descriptor, view) :]
+            written = os.pwrite(descriptor, view, offset_bytes)
+            view = view[written:]
+            offset_bytes += written
 
     def sync(self, descriptor: int) -> None:
         """Wait until what was written is on the medium."""

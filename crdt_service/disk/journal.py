@@ -1,50 +1,71 @@
-"""The durable log with its snapshots: checksummed records, one per synced batch.
+"""The durable log with its snapshots: checksummed records, one per synced batch, sealed if there is a key.
 
-Files: ``meta`` (replica id), ``log-N`` and ``snapshot-N``, the latter replacing all logs before N. Recovery joins the
-newest snapshot and the logs from N on; since deltas are joined, order and repetition do not matter.
+Files: ``meta`` (replica id, key id), ``log-N`` and ``snapshot-N``, the latter replacing all logs before N. Recovery
+joins the newest snapshot and the logs from N on; since deltas are joined, order and repetition do not matter.
 """
 
 import errno
 import random
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from functools import partial
 
 import msgspec
 
 from crdt_service.disk.disk import Disk
+from crdt_service.disk.record_file import PayloadScan, RecordEncoder
 from crdt_service.kernel.error import ConfigError, CorruptDataError, MalformedError, StorageFullError
 from crdt_service.kernel.ident import new_replica
-from crdt_service.wire.record import RecordScan, encode_record
+from crdt_service.wire.seal import FileSeal, Key, missing_key
 
+# Raising it enlarges the log less often, and leaves more of an idle log's disk space unused.
+ALLOCATED_BYTES = 4 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_FORMAT = 1
+_FORMAT = 2
+_META_BYTES_MAX = 4096
 
 
 class _Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`key_id` names the key of all files written from now on; empty in a plain directory."""
+
     format: int
     node_id: str
     replica: str
+    key_id: str = ""
 
 
 class Journal:
     """The log of one data directory; blocking, for one thread at a time except `write_snapshot`.
 
+    Args:
+        disk: What lies below the directory.
+        node_id: The node that the directory must belong to.
+        randomness: Draws the replica id, salts and nonces; with `keys` it must be fit for cryptography.
+        keys: The first seals what is written, the others only open what is there; empty for a plain directory.
+
     Attributes:
         replica: The replica id drawn when the directory was new.
-        log_bytes: Size of the current log.
+        log_bytes: Size of the current log, without what is allocated ahead.
         snapshot_bytes: Size of the newest snapshot.
+        needs_rewrite: Some of what `recover` found is not sealed as new files are; a checkpoint replaces it.
     """
 
-    def __init__(self, disk: Disk, node_id: str, randomness: random.Random) -> None:
+    def __init__(self, disk: Disk, node_id: str, randomness: random.Random, keys: Sequence[Key] = ()) -> None:
         self._disk = disk
+        self._random = randomness
+        self._keys = keys
         self._descriptor = -1
         self._number = 1
+        self._encoder = RecordEncoder(None, randomness)  # Until `recover` opens the log.
+        self._allocated_bytes = 0
         self._snapshot_descriptor = -1
+        self._snapshot_encoder = self._encoder
         self._snapshot_written_bytes = 0
         self.log_bytes = 0
         self.snapshot_bytes = 0
+        self.needs_rewrite = False
         self._lock = disk.lock()
         try:
-            self.replica = self._read_meta(node_id, randomness)
+            self.replica = self._read_meta(node_id)
         except BaseException:
             disk.close(self._lock)
             raise
@@ -53,30 +74,37 @@ class Journal:
         """Yield all payloads on disk, cut a torn tail, and open the log for appending.
 
         Raises:
+            ConfigError: The key of a file is not given.
             CorruptDataError: A record is damaged where no crash explains it.
+            OSError: The disk failed, or is too full to start the first sealed log.
         """
         names = self._disk.names()
         snapshots = [name for name in names if name.startswith("snapshot-") and not name.endswith(".new")]
         logs = [name for name in names if name.startswith("log-")]
         first = _number_of(snapshots[-1]) if snapshots else 0
         if snapshots:
-            data = self._disk.read(snapshots[-1])
-            self.snapshot_bytes = len(data)
-            yield from self._scan(snapshots[-1], data, is_open=False)
+            self.snapshot_bytes, seal = yield from self._scan(snapshots[-1], has_end=True)
+            self.needs_rewrite = not self._is_current(seal)
         live = [name for name in logs if _number_of(name) >= first]
-        while len(live) > 1 and not self._disk.read(live[-1]):
+        while len(live) > 1 and not self._disk.size(live[-1]):
             live.pop()  # A rotation that failed or had no write yet: the log before it may have gone on.
+        seal = None
         for name in live:
-            data = self._disk.read(name)
-            self.log_bytes = yield from self._scan(name, data, is_open=name == live[-1])
+            self.log_bytes, seal = yield from self._scan(name, is_open=name == live[-1])
+            self.needs_rewrite |= bool(self.log_bytes) and not self._is_current(seal)
         self._number = _number_of(live[-1]) if live else max(first, 1)
-        self._descriptor = self._disk.open_append(_log_name(self._number))
-        self._disk.truncate(self._descriptor, self.log_bytes)
-        self._disk.sync(self._descriptor)
+        self._descriptor = self._disk.open(_log_name(self._number))
+        self._cut()
         for name in names:
             if name.endswith(".new") or (name in logs and name not in live) or name in snapshots[:-1]:
                 self._disk.remove(name)
         self._disk.sync_directory()
+        if self.log_bytes and not self._is_current(seal):
+            self.rotate()
+        elif self.log_bytes:
+            self._encoder = RecordEncoder(seal, self._random)
+        else:
+            self._encoder = self._create_encoder(_log_name(self._number))
 
     def append(self, payload: bytes) -> None:
         """Write and sync one record.
@@ -85,15 +113,15 @@ class Journal:
             StorageFullError: The disk is full; the log is as before.
             OSError: The disk failed. What it holds is unknown, so the process must end and recover.
         """
-        record = encode_record(payload, self.log_bytes)
+        record = self._encoder.encode(payload, self.log_bytes)
+        self._allocate(self.log_bytes + len(record))
         try:
-            self._disk.write(self._descriptor, record)
+            self._disk.write(self._descriptor, record, self.log_bytes)
             self._disk.sync(self._descriptor)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            self._disk.truncate(self._descriptor, self.log_bytes)
-            self._disk.sync(self._descriptor)  # Or a crash could bring back what is refused here.
+            self._cut()  # Or a crash could bring back what is refused here.
             raise StorageFullError(str(self._disk.directory)) from error
         self.log_bytes += len(record)
 
@@ -103,7 +131,8 @@ class Journal:
         Raises:
             OSError: The old log goes on; an empty new one may stay beside it.
         """
-        descriptor = self._disk.open_append(_log_name(self._number + 1))
+        self._cut()  # Only the newest log may end in zeros, so that those in another mean damage.
+        descriptor = self._disk.open(_log_name(self._number + 1))
         try:
             self._disk.sync_directory()
         except OSError:
@@ -112,7 +141,9 @@ class Journal:
         self._disk.close(self._descriptor)
         self._descriptor = descriptor
         self._number += 1
+        self._encoder = self._create_encoder(_log_name(self._number))
         self.log_bytes = 0
+        self._allocated_bytes = 0
         return self._number
 
     def write_snapshot(self, number: int, payloads: list[bytes], *, last: bool) -> None:
@@ -124,15 +155,15 @@ class Journal:
         name = f"snapshot-{number:08}"
         if self._snapshot_descriptor < 0:
             self._disk.remove(f"{name}.new")
-            self._snapshot_descriptor = self._disk.open_append(f"{name}.new")
+            self._snapshot_descriptor = self._disk.open(f"{name}.new")
+            self._snapshot_encoder = self._create_encoder(name)
             self._snapshot_written_bytes = 0
         try:
             for payload in payloads:
-                record = encode_record(payload, self._snapshot_written_bytes)
-                self._disk.write(self._snapshot_descriptor, record)
-                self._snapshot_written_bytes += len(record)
+                self._write_snapshot_record(self._snapshot_encoder.encode(payload, self._snapshot_written_bytes))
             if not last:
                 return
+            self._write_snapshot_record(self._snapshot_encoder.encode_end(self._snapshot_written_bytes))
             self._disk.sync(self._snapshot_descriptor)
         except OSError:
             self._close_snapshot()
@@ -155,32 +186,61 @@ class Journal:
             self._close_snapshot()
         self._disk.close(self._lock)
 
+    def _write_snapshot_record(self, record: bytes) -> None:
+        self._disk.write(self._snapshot_descriptor, record, self._snapshot_written_bytes)
+        self._snapshot_written_bytes += len(record)
+
     def _close_snapshot(self) -> None:
         self._disk.close(self._snapshot_descriptor)
         self._snapshot_descriptor = -1
 
-    def _scan(self, name: str, data: bytes, *, is_open: bool) -> Generator[bytes, None, int]:
-        scan = RecordScan(data)
-        yield from scan
-        if scan.offset_bytes < len(data) and not (is_open and scan.is_torn()):
-            raise CorruptDataError(str(self._disk.directory / name), scan.offset_bytes)
-        return scan.offset_bytes
+    def _allocate(self, end_bytes: int) -> None:
+        """Enlarge the log ahead of what is written, if it has to be."""
+        if end_bytes <= self._allocated_bytes:
+            return
+        target_bytes = -(-end_bytes // ALLOCATED_BYTES) * ALLOCATED_BYTES
+        try:
+            self._disk.allocate(self._descriptor, self.log_bytes, target_bytes - self.log_bytes)
+        except OSError:
+            # Too full for so much, or not possible on this file system: the write tells whether it fits.
+            target_bytes = end_bytes
+        self._allocated_bytes = target_bytes
 
-    def _read_meta(self, node_id: str, randomness: random.Random) -> str:
+    def _cut(self) -> None:
+        """Leave nothing behind the log's last record, even after a crash."""
+        self._disk.truncate(self._descriptor, self.log_bytes)
+        self._allocated_bytes = self.log_bytes
+        self._disk.sync(self._descriptor)
+
+    def _create_encoder(self, name: str) -> RecordEncoder:
+        seal = FileSeal.create(self._keys[0], name, self._random) if self._keys else None
+        return RecordEncoder(seal, self._random)
+
+    def _is_current(self, seal: FileSeal | None) -> bool:
+        return (seal.key_id if seal else "") == self._key_id()
+
+    def _key_id(self) -> str:
+        return self._keys[0].id if self._keys else ""
+
+    def _scan(
+        self, name: str, *, is_open: bool = False, has_end: bool = False
+    ) -> Generator[bytes, None, tuple[int, FileSeal | None]]:
+        where = str(self._disk.directory / name)
+        scan = PayloadScan(partial(self._disk.read, name), name, self._keys, where)
+        yield from scan
+        is_whole = scan.offset_bytes == self._disk.size(name)
+        if scan.has_end != has_end or (not is_whole and not (is_open and scan.is_torn())):
+            raise CorruptDataError(where, scan.offset_bytes)
+        return scan.offset_bytes, scan.seal
+
+    def _read_meta(self, node_id: str) -> str:
         where = f"--data-dir {self._disk.directory}"
         if "meta" not in self._disk.names():
             if any(name.startswith(("log-", "snapshot-")) for name in self._disk.names()):
                 raise ConfigError(f"{where}: its file meta is missing", "restore it, or start with an empty directory")
-            meta = _Meta(_FORMAT, node_id, new_replica(node_id, randomness))
-            self._disk.remove("meta.new")
-            descriptor = self._disk.open_append("meta.new")
-            self._disk.write(descriptor, msgspec.json.encode(meta))
-            self._disk.sync(descriptor)
-            self._disk.close(descriptor)
-            self._disk.rename("meta.new", "meta")
-            self._disk.sync_directory()
+            self._write_meta(_Meta(_FORMAT, node_id, new_replica(node_id, self._random), self._key_id()))
         try:
-            meta = msgspec.json.decode(self._disk.read("meta"), type=_Meta)
+            meta = msgspec.json.decode(self._disk.read("meta", 0, _META_BYTES_MAX), type=_Meta)
         except msgspec.DecodeError as error:
             raise MalformedError(f"{where}: file meta: {error}") from error
         if meta.format != _FORMAT:
@@ -189,7 +249,22 @@ class Journal:
             raise ConfigError(
                 f"{where}: belongs to node {meta.node_id}, not {node_id}", "give each node its own directory"
             )
+        if meta.key_id and meta.key_id not in {key.id for key in self._keys}:
+            raise missing_key(where, meta.key_id, self._keys)
+        if meta.key_id != self._key_id():
+            self._write_meta(msgspec.structs.replace(meta, key_id=self._key_id()))
         return meta.replica
+
+    def _write_meta(self, meta: _Meta) -> None:
+        self._disk.remove("meta.new")
+        descriptor = self._disk.open("meta.new")
+        try:
+            self._disk.write(descriptor, msgspec.json.encode(meta), 0)
+            self._disk.sync(descriptor)
+        finally:
+            self._disk.close(descriptor)
+        self._disk.rename("meta.new", "meta")
+        self._disk.sync_directory()
 
 
 def _log_name(number: int) -> str:

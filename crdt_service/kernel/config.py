@@ -1,7 +1,10 @@
 """The configuration file that nodes and backends share, and the secret file."""
 
+import base64
+import binascii
+import contextlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -10,6 +13,38 @@ from crdt_service.kernel.error import ConfigError
 
 SECRET_BYTES_MIN = 32
 _CONFIG_BYTES_MAX = 1 << 20
+_T = TypeVar("_T")
+
+
+class GossipConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How nodes find out who is in the cluster.
+
+    Attributes:
+        enabled: Whether members are probed; otherwise discovery and channels alone tell.
+        interval_seconds: Time between two rounds of probes.
+        fanout: Members that each round probes.
+    """
+
+    enabled: bool
+    interval_seconds: Annotated[float, Meta(ge=0.1, le=3600)]
+    fanout: Annotated[int, Meta(ge=1, le=10)]
+
+
+class ConflictRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which strategy decides between siblings, and where; crdt_service/resolution says what each strategy does.
+
+    Attributes:
+        prefix: Keys that begin so.
+        type: Type of the key; for `map` the rule holds in its multi-value fields.
+        strategy: Name of the strategy, ``PLUGIN.STRATEGY`` for one of a plugin.
+        sources: Node ids, the first before the others; always for the strategy `priority`, for no other
+            that is built in.
+    """
+
+    prefix: Annotated[str, Meta(max_length=512)]
+    type: Literal["any", "mv_register", "map"]
+    strategy: Annotated[str, Meta(max_length=64)]
+    sources: Annotated[list[Annotated[str, Meta(min_length=1, max_length=63)]], Meta(max_length=100)]
 
 
 class CrdtConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -18,12 +53,75 @@ class CrdtConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         cluster_enabled: Whether nodes look for peers at all.
         sync_interval_seconds: Time between digest exchanges with each peer.
-        replication_factor: Nodes that must be reachable for the backend to call the cluster healthy.
+        replication_factor: Nodes that own each slot, and that must be reachable for the backend to call the cluster
+            healthy.
+        gossip: Membership.
+        conflict_resolution: What a multi-value register shows of concurrent writes.
+        conflict_rules: In the mode `advanced`, the first that matches and can decide does.
     """
 
     cluster_enabled: bool
     sync_interval_seconds: Annotated[float, Meta(ge=0.1, le=3600)]
     replication_factor: Annotated[int, Meta(ge=1, le=100)]
+    gossip: GossipConfig
+    conflict_resolution: Literal["lww", "multi_value", "advanced"]
+    conflict_rules: Annotated[list[ConflictRule], Meta(max_length=100)]
+
+
+class RateLimitingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many requests a caller may send.
+
+    Attributes:
+        enabled: Whether that is limited.
+        requests_per_minute: Sustained.
+        burst_limit: At once.
+    """
+
+    enabled: bool
+    requests_per_minute: Annotated[int, Meta(ge=1, le=1_000_000)]
+    burst_limit: Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class SecurityConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may do what through the API.
+
+    Attributes:
+        api_key_required: Whether callers need an API key.
+        rate_limiting: For each of them.
+    """
+
+    api_key_required: bool
+    rate_limiting: RateLimitingConfig
+
+
+class PluginConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A plugin; crdt_service/plugins runs it.
+
+    Attributes:
+        name: Of its file or entry point.
+        required: Whether requests are refused while it does not work; else they are done without it.
+        timeout_ms: Time that it has for each request.
+        memory_mib: Address space of its process.
+        settings: What it is told at its start.
+    """
+
+    name: Annotated[str, Meta(pattern=r"\A[a-z]([a-z0-9-]{0,30}[a-z0-9])?\Z")]
+    required: bool
+    timeout_ms: Annotated[int, Meta(ge=1, le=10_000)]
+    memory_mib: Annotated[int, Meta(ge=64, le=4096)]
+    settings: dict[str, object]
+
+
+class PluginsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file of plugins; every key is required.
+
+    Attributes:
+        directory: Where plugins are, beside those that are installed; empty for nowhere.
+        plugins: In the order in which requests pass them.
+    """
+
+    directory: str
+    plugins: Annotated[list[PluginConfig], Meta(max_length=16)]
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,6 +129,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     environment: Literal["development", "staging", "production"]
     crdt: CrdtConfig
+    security: SecurityConfig
     peer_service: Annotated[str, Meta(min_length=1, max_length=253)]
     peer_port: Annotated[int, Meta(ge=1, le=65535)]
 
@@ -41,15 +140,22 @@ def read_config(path: Path) -> Config:
     Raises:
         ConfigError: The file is missing, unreadable, no JSON, or breaks the schema.
     """
-    data = _read_file(path, "configuration file")
-    if len(data) > _CONFIG_BYTES_MAX:
-        raise ConfigError(f"{path}: larger than 1 MiB", "give the service's JSON configuration")
-    try:
-        return msgspec.json.decode(data, type=Config)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(
-            f"{path}: {error}", "correct the value; docs/configuration.md lists what is allowed"
-        ) from error
+    return _read_json(path, Config)
+
+
+def read_plugins(path: Path | None) -> PluginsConfig:
+    """Return the plugins in the JSON file at `path`; none without a path.
+
+    Raises:
+        ConfigError: The file is missing, unreadable, no JSON, breaks the schema, or names a plugin twice.
+    """
+    if path is None:
+        return PluginsConfig("", [])
+    config = _read_json(path, PluginsConfig)
+    names = [plugin.name for plugin in config.plugins]
+    if len(names) > len(set(names)):
+        raise ConfigError(f"{path}: two plugins have the same name", "give each a name of its own")
+    return config
 
 
 def read_secret(path: Path) -> bytes:
@@ -66,6 +172,43 @@ def read_secret(path: Path) -> bytes:
     return secret
 
 
+def read_encryption_key(path: Path) -> bytes:
+    """Return the key in a file: base64 of at least 32 bytes, or at least 32 bytes as they are.
+
+    White space at both ends of printable text is not part of the key; text that can be base64 is.
+
+    Raises:
+        ConfigError: The file is missing, unreadable or too short.
+    """
+    data = _read_file(path, "encryption key file")
+    text = data.strip()
+    if text.isascii() and text.decode("ascii").isprintable():
+        data = text
+        with contextlib.suppress(binascii.Error):
+            data = base64.b64decode(text, validate=True)
+    if len(data) < SECRET_BYTES_MIN:
+        raise ConfigError(
+            f"{path}: the encryption key has {len(data)} bytes",
+            f"give at least {SECRET_BYTES_MIN} random bytes, as they are or in base64",
+        )
+    return data
+
+
+def read_encryption_keys(path: Path) -> list[bytes]:
+    """Return the key in a file; of a directory first that in `encryption-key`, then those of the other files by name.
+
+    Names that begin with a dot do not count: a mounted Secret has some.
+
+    Raises:
+        ConfigError: One is missing, unreadable or too short.
+    """
+    if not path.is_dir():
+        return [read_encryption_key(path)]
+    current = path / "encryption-key"
+    others = sorted(each for each in path.iterdir() if each.name[:1] != "." and each != current)
+    return [read_encryption_key(each) for each in (current, *others)]
+
+
 def split_address(text: str, flag: str) -> tuple[str, int]:
     """Return (host, port) of ``HOST:PORT``.
 
@@ -76,6 +219,18 @@ def split_address(text: str, flag: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
         raise ConfigError(f"{flag} {text}: no HOST:PORT", "give for example 0.0.0.0:8001")
     return host.strip("[]"), int(port)
+
+
+def _read_json(path: Path, kind: type[_T]) -> _T:
+    data = _read_file(path, "configuration file")
+    if len(data) > _CONFIG_BYTES_MAX:
+        raise ConfigError(f"{path}: larger than 1 MiB", "give the service's JSON configuration")
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(
+            f"{path}: {error}", "correct the value; docs/configuration.md lists what is allowed"
+        ) from error
 
 
 def _read_file(path: Path, what: str) -> bytes:

@@ -88,3 +88,14 @@ class AuthenticationError(ServiceError):
             f"{where} does not prove the cluster secret",
             "give every process the same secret file",
         )
+
+
+class CertificateError(ServiceError):
+    """TLS failed: a certificate is not trusted, has expired or names somebody else, or an end speaks no TLS."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            "certificate_refused",
+            message,
+            "give every process --tls-cert, --tls-key and --tls-ca of one authority; the other end's log may say more",
+        )

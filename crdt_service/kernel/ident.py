@@ -7,6 +7,9 @@ from crdt_service.kernel.error import ConfigError, OperationError
 
 KEY_BYTES_MAX = 512
 REPLICA_BYTES_MAX = 80
+# Keys that begin so are Jarvis's own: clients neither reach nor see them.
+RESERVED_PREFIX = "_jarvis/"
+_ZONE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 _NODE_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -19,6 +22,17 @@ def check_node_id(node_id: str) -> str:
     if not _NODE_ID.fullmatch(node_id):
         raise ConfigError(f"node id {node_id!r} is no DNS label", "use lower-case letters, digits and '-', at most 63")
     return node_id
+
+
+def check_zone(zone: str) -> str:
+    """Return `zone` if it is empty or a label's value: at most 63 letters, digits, '-', '_' and '.'.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not _ZONE.fullmatch(zone):
+        raise ConfigError(f"zone {zone!r} is no label", "use letters, digits, '-', '_' and '.', at most 63, or nothing")
+    return zone
 
 
 def new_replica(node_id: str, randomness: random.Random) -> str:
@@ -49,3 +63,21 @@ def check_key(key: str) -> str:
     if not 0 < size <= KEY_BYTES_MAX:
         raise OperationError("a key is 1 to 512 bytes of UTF-8", "choose a key within these limits", "invalid_key")
     return key
+
+
+def is_reserved(key: str) -> bool:
+    """Tell whether clients neither reach nor see that key."""
+    return key.startswith(RESERVED_PREFIX)
+
+
+def check_client_key(key: str) -> str:
+    """Return `key` if it is a key that clients may use.
+
+    Raises:
+        OperationError: It is none, or a reserved one.
+    """
+    if is_reserved(key):
+        raise OperationError(
+            f"keys that begin with {RESERVED_PREFIX} are reserved", "choose a key that begins otherwise", "invalid_key"
+        )
+    return check_key(key)

@@ -1,46 +1,83 @@
-"""Every metric that the service exports, in Prometheus base units."""
+"""Where the parts of a process report what they did and how they are."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 
-_LATENCY_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_MEMBER_STATES = ("connecting", "reachable", "unreachable", "refused")
+from prometheus_client import Histogram
+
+from crdt_service import VERSION
+from crdt_service.kernel.error import StorageFullError
+from crdt_service.metrics.catalogue import CATALOGUE, Exporter
+from crdt_service.metrics.registry import Registry
+
+LAG_INTERVAL_SECONDS = 0.25
+_VALUES = {(metric.name, label.name): label.values for metric in CATALOGUE for label in metric.labels}
+_ERROR_KINDS = frozenset(_VALUES["jarvis_database_errors_total", "kind"])
 
 
 class Metrics:
-    """The metrics of one process; each node and backend has its own registry."""
+    """The metrics of one process; each node and backend has its own."""
 
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._members = Gauge("jarvis_members", "Members by state.", ["state"], registry=self._registry)
+    def __init__(self, exporter: Exporter) -> None:
+        registry = self._registry = Registry(exporter)
+        registry.gauge("jarvis_build_info", VERSION).set(1)
+        self._lag = registry.histogram("jarvis_event_loop_lag_seconds")
+        self._queries = _ByOperation(registry)
+        self._expiries: list[Callable[[], Mapping[str, float]]] = []
 
-    def set_members(self, states: list[str]) -> None:
+    def add_certificates(self, read_expiries: Callable[[], Mapping[str, float]]) -> None:
+        """Report until when these certificates are valid, by name, in seconds since 1970."""
+        self._expiries.append(read_expiries)
+
+    async def watch_loop(self) -> None:
+        """Measure how late the event loop is, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_INTERVAL_SECONDS
+            await asyncio.sleep(LAG_INTERVAL_SECONDS)
+            self._lag.observe(max(0.0, loop.time() - due))
+
+    def set_members(self, states: Sequence[str]) -> None:
         """Set how many members are in each state."""
-        for state in _MEMBER_STATES:
-            self._members.labels(state).set(states.count(state))
+        self._count("jarvis_members", states)
+
+    def set_plugins(self, states: Sequence[str]) -> None:
+        """Set how many configured plugins are in each state: `active`, `failing` or `disabled`."""
+        self._count("jarvis_plugins", states)
+
+    def on_plugin_failure(self, plugin: str) -> None:
+        """A configured plugin failed."""
+        self._registry.counter("jarvis_plugin_failures_total", plugin).inc()
 
     def render(self) -> bytes:
         """Return the text exposition."""
-        return generate_latest(self._registry)
+        for read_expiries in self._expiries:
+            for name, seconds in read_expiries().items():
+                self._registry.gauge("jarvis_certificate_expiry_timestamp_seconds", name).set(seconds)
+        return self._registry.render()
+
+    def _count(self, name: str, states: Sequence[str]) -> None:
+        for state in _VALUES[name, "state"]:
+            self._registry.gauge(name, state).set(states.count(state))
+
+    def _on_database_error(self, kind: str) -> None:
+        self._registry.counter("jarvis_database_errors_total", kind).inc()
 
 
 class NodeMetrics(Metrics):
-    """Where a node's loops report; an Observer."""
+    """Where a node's loops and its journal report."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Exporter.NODE)
         registry = self._registry
-        self._sync = Histogram(
-            "jarvis_crdt_sync_latency_seconds",
-            "From a write's commit at its origin to its apply here.",
-            buckets=_LATENCY_SECONDS,
-            registry=registry,
-        )
-        self._repair = Counter("jarvis_antientropy_bytes", "Bytes moved by digest exchanges.", registry=registry)
-        self._refused = Counter("jarvis_deltas_refused", "Deltas from peers that broke a rule.", registry=registry)
-        self._absurd = Counter("jarvis_clock_refused", "Deltas with stamps too far in the future.", registry=registry)
-        self._dropped = Counter("jarvis_pushes_dropped", "Deltas left to the next repair.", registry=registry)
-        self._errors = Counter("jarvis_database_errors", "Times the disk refused or failed.", registry=registry)
-        self._storage = Gauge("jarvis_storage_bytes", "Bytes in the data directory.", ["state"], registry=registry)
+        self._sync = registry.histogram("jarvis_crdt_sync_latency_seconds")
+        self._repair = registry.counter("jarvis_antientropy_bytes_total")
+        self._refused = registry.counter("jarvis_deltas_refused_total")
+        self._absurd = registry.counter("jarvis_clock_refused_total")
+        self._purged = registry.counter("jarvis_purged_keys_total")
+        self._log = registry.gauge("jarvis_storage_bytes", "log")
+        for operation in ("append", "recover", "checkpoint"):
+            self._queries.prepare(operation)
 
     def on_synced(self, latency_seconds: float) -> None:
         """A peer's deltas were applied so long after their commit."""
@@ -58,41 +95,99 @@ class NodeMetrics(Metrics):
         """Deltas from a peer had stamps too far in the future."""
         self._absurd.inc(count)
 
-    def on_dropped(self, count: int) -> None:
-        """Deltas did not fit a peer's outbox."""
-        self._dropped.inc(count)
+    def on_conflict(self, type_name: str, strategy: str, count: int) -> None:
+        """So many siblings joined others of this type, and this strategy decides between them."""
+        self._registry.counter("jarvis_crdt_conflicts_total", type_name, strategy).inc(count)
 
-    def on_disk_error(self) -> None:
+    def on_purged(self, count: int) -> None:
+        """So many deleted keys were purged."""
+        self._purged.inc(count)
+
+    def on_disk_operation(self, operation: str, seconds: float) -> None:
+        """The disk did this: append, recover or checkpoint."""
+        self._queries.observe(operation, seconds)
+
+    def on_disk_error(self, error: Exception) -> None:
         """The disk refused or failed."""
-        self._errors.inc()
+        self._on_database_error("storage_full" if isinstance(error, StorageFullError) else "disk_failed")
 
     def on_storage(self, log_bytes: int) -> None:
         """The log has this size."""
-        self._storage.labels("log").set(log_bytes)
+        self._log.set(log_bytes)
 
-    def set_storage(self, snapshot_bytes: int, free_bytes: int) -> None:
-        """Set the size of the newest snapshot and the free space beside it."""
-        self._storage.labels("snapshot").set(snapshot_bytes)
-        self._storage.labels("free").set(free_bytes)
+    def set_links(self, states: Sequence[str]) -> None:
+        """Set how many links are in each state."""
+        self._count("jarvis_links", states)
+
+    def set_keys(self, live: int, vacant: int) -> None:
+        """Set how many keys can be read, and of how many only history is left."""
+        self._registry.gauge("jarvis_keys", "live").set(live)
+        self._registry.gauge("jarvis_keys", "vacant").set(vacant)
+
+    def set_placement(self, surplus_slots: int, under_replicated_keys: int) -> None:
+        """Set how many slots wait to be handed over, and how many keys lack a reachable owner."""
+        self._registry.gauge("jarvis_handoff_slots").set(surplus_slots)
+        self._registry.gauge("jarvis_under_replicated_keys").set(under_replicated_keys)
+
+    def set_storage(self, snapshot_bytes: int, free_bytes: int, capacity_bytes: int) -> None:
+        """Set the size of the newest snapshot, and the free space and the size of the volume."""
+        sizes: Mapping[str, int] = {"snapshot": snapshot_bytes, "free": free_bytes, "capacity": capacity_bytes}
+        for state, size in sizes.items():
+            self._registry.gauge("jarvis_storage_bytes", state).set(size)
 
 
 class BackendMetrics(Metrics):
-    """Where the API reports."""
+    """Where the API and its connections to nodes report."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._requests = Counter(
-            "jarvis_requests", "Requests by route and status.", ["route", "status"], registry=self._registry
-        )
-        self._seconds = Histogram(
-            "jarvis_request_duration_seconds",
-            "Time to answer a request.",
-            ["route"],
-            buckets=_LATENCY_SECONDS,
-            registry=self._registry,
-        )
+        super().__init__(Exporter.BACKEND)
+        self._requests: dict[tuple[str, int], _Series] = {}
 
     def on_request(self, route: str, status: int, seconds: float) -> None:
-        """A request was answered."""
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        """A request was answered; routes and statuses are few."""
+        series = self._requests.get((route, status))
+        if series is None:
+            series = self._requests[route, status] = _Series(self._registry, route, status)
+        series.count.inc()
+        series.seconds.observe(seconds)
+
+    def on_query(self, operation: str, seconds: float, error: str) -> bool:
+        """A node was asked; `error` is the code of what went wrong, or "". Return whether the engine failed."""
+        self._queries.observe(operation, seconds)
+        if error not in _ERROR_KINDS:
+            return False
+        self._on_database_error(error)
+        return True
+
+    def set_connections(self, states: Sequence[str]) -> None:
+        """Set how many connections to nodes are in each state."""
+        self._count("jarvis_database_connections", states)
+
+    def set_feeds(self, count: int) -> None:
+        """Set how many change feeds are open."""
+        self._registry.gauge("jarvis_feeds").set(count)
+
+
+class _Series:
+    __slots__ = ("count", "seconds")
+
+    def __init__(self, registry: Registry, route: str, status: int) -> None:
+        self.count = registry.counter("jarvis_requests_total", route, str(status))
+        self.seconds = registry.histogram("jarvis_request_duration_seconds", route)
+
+
+class _ByOperation:
+    """The time of operations by name."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._series: dict[str, Histogram] = {}
+
+    def prepare(self, operation: str) -> None:
+        """Have a series before anything is observed."""
+        self._series[operation] = self._registry.histogram("jarvis_database_query_duration_seconds", operation)
+
+    def observe(self, operation: str, seconds: float) -> None:
+        if operation not in self._series:
+            self.prepare(operation)
+        self._series[operation].observe(seconds)

@@ -5,12 +5,14 @@ import contextlib
 import logging
 import random
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
-from crdt_service.kernel.error import AuthenticationError, MalformedError
-from crdt_service.membership.view import Endpoint, Member, View
-from crdt_service.net.channel import Channel
-from crdt_service.net.handshake import Identity, dial
+from crdt_service.kernel.error import ServiceError
+from crdt_service.membership.link import Endpoint, Link, Links
+from crdt_service.net.channel import Channel, Observe
+from crdt_service.net.credentials import Credentials
+from crdt_service.net.dial import open_channel
+from crdt_service.net.handshake import Identity
 
 DIAL_SECONDS_MAX = 5.0
 BACKOFF_SECONDS_MIN = 0.1
@@ -19,32 +21,56 @@ BACKOFF_SECONDS_MAX = 2.0
 DISCOVERY_SECONDS = 2.0
 
 Resolve = Callable[[], Awaitable[set[Endpoint]]]
+Learn = Callable[[], Mapping[str, Endpoint]]
 OnOpen = Callable[[Channel], Awaitable[None]]
 _log = logging.getLogger(__name__)
 
 
 class Mesh:
-    """One link per discovered address.
+    """One link per address that discovery finds or gossip tells.
+
+    Args:
+        learn: Returns the addresses that gossip told, by node id.
+        observe: Hears of each request on any channel, as `Channel` says.
 
     Attributes:
         channels: Open channels by node id.
     """
 
     def __init__(
-        self, identity: Identity, secret: bytes, *, resolve: Resolve, on_open: OnOpen, randomness: random.Random
+        self,
+        identity: Identity,
+        secret: bytes,
+        *,
+        resolve: Resolve,
+        learn: Learn,
+        on_open: OnOpen,
+        randomness: random.Random,
+        credentials: Credentials | None = None,
+        observe: Observe | None = None,
     ) -> None:
         self.channels: dict[str, Channel] = {}
         self._identity = identity
         self._secret = secret
         self._resolve = resolve
+        self._learn = learn
         self._on_open = on_open
         self._random = randomness
-        self._view = View()
+        self._credentials = credentials
+        self._observe = observe
+        self._view = Links()
         self._links: dict[Endpoint, asyncio.Task[None]] = {}
 
-    def peers(self) -> list[Member]:
-        """Return every member but this process."""
+    def peers(self) -> list[Link]:
+        """Return every link but that to this process."""
         return self._view.peers()
+
+    def connections(self) -> list[str]:
+        """Return the state of every link but that to this process; that of its channel where there is one."""
+        return [
+            self.channels[link.id].state if link.state == "reachable" and link.id in self.channels else link.state
+            for link in self._view.peers()
+        ]
 
     async def run(self) -> None:
         """Discover and link for ever; cancellation ends all links."""
@@ -55,7 +81,7 @@ class Mesh:
                 except OSError as error:
                     _log.debug("discovery: %s", error)
                 else:
-                    self._follow(*self._view.plan(discovered))
+                    self._follow(*self._view.plan(discovered, self._learn()))
                 await asyncio.sleep(DISCOVERY_SECONDS)
         finally:
             for link in self._links.values():
@@ -72,11 +98,13 @@ class Mesh:
         while True:
             try:
                 async with asyncio.timeout(DIAL_SECONDS_MAX):
-                    other, channel = await self._dial(endpoint)
-            except AuthenticationError as error:
+                    other, channel = await open_channel(
+                        *endpoint, self._secret, self._identity, self._credentials, observe=self._observe
+                    )
+            except ServiceError as error:
                 if self._view.update(endpoint, "refused"):
                     _log.error("%s:%d: %s", *endpoint, error)
-            except (OSError, EOFError, MalformedError):
+            except OSError:
                 self._view.update(endpoint, "unreachable")
             else:
                 if self._is_self(other):
@@ -93,22 +121,13 @@ class Mesh:
             _log.error("another replica calls itself %s; give each node its own id", other.node_id)
         return bool(self._identity.replica) and other.replica == self._identity.replica
 
-    async def _dial(self, endpoint: Endpoint) -> tuple[Identity, Channel]:
-        reader, writer = await asyncio.open_connection(*endpoint)
-        try:
-            other = await dial(reader, writer, self._secret, self._identity)
-        except BaseException:
-            writer.close()
-            raise
-        return other, Channel(reader, writer, other)
-
     async def _hold(self, endpoint: Endpoint, channel: Channel) -> None:
         """Keep an authenticated channel in use until it ends."""
         self.channels[channel.node_id] = channel
         self._view.update(endpoint, "reachable", channel.node_id)
         user = asyncio.create_task(self._use(channel))
         try:
-            await channel.run()
+            await channel.closed.wait()
         finally:
             channel.close()
             user.cancel()

@@ -1,85 +1,103 @@
-"""The listening end of a node: authenticates, then answers pipelined requests of each connection concurrently."""
+"""The listening end of a node: authenticates each connection, then lets a session answer it."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import socket
 
 from crdt_service.kernel.error import ServiceError
+from crdt_service.net.connection import Connection
+from crdt_service.net.credentials import Credentials, shaking_hands
 from crdt_service.net.handshake import Identity, accept
-from crdt_service.wire.frame import encode_frame, read_frame
-from crdt_service.wire.message import FailureReply, Reply, Request, decode_request, encode_message
+from crdt_service.net.session import Handler, Session
+from crdt_service.telemetry.trace import Recorder
 
 HANDSHAKE_SECONDS_MAX = 5.0
 DRAIN_SECONDS_MAX = 5.0
 # Raising it costs memory and descriptors when many backends, or strangers, connect.
 CONNECTIONS_MAX = 512
-# Raising it lets one connection hold more unanswered requests in memory.
-IN_FLIGHT_MAX = 1024
-
-Handler = Callable[[Identity, Request], Awaitable[Reply]]
+BACKLOG = 128
+ACCEPT_AGAIN_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
 class Server:
-    """Accepts connections and passes their requests to a handler."""
+    """Accepts connections, over TLS if there are credentials, and passes their requests to a handler."""
 
-    def __init__(self, identity: Identity, secret: bytes, handler: Handler) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        secret: bytes,
+        handler: Handler,
+        credentials: Credentials | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
         self._identity = identity
         self._secret = secret
         self._handler = handler
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._credentials = credentials
+        self._recorder = recorder
+        self._serving: set[asyncio.Task[None]] = set()
+        self._answers: set[asyncio.Task[None]] = set()
+        self._listener: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; return the port, which was drawn if `port` is 0."""
-        self._server = await asyncio.start_server(self._serve, host, port)
-        return int(self._server.sockets[0].getsockname()[1])
+        """Listen; return the port, which was drawn if `port` is 0.
+
+        Raises:
+            OSError: The address cannot be listened on.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = self._listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener.setblocking(False)
+        self._accepting = asyncio.create_task(self._accept(listener))
+        return int(listener.getsockname()[1])
 
     async def close(self) -> None:
         """Stop listening, answer what was asked, and end every connection."""
-        if self._server is not None:
-            self._server.close()
-        await asyncio.wait([asyncio.gather(*self._tasks, return_exceptions=True)], timeout=DRAIN_SECONDS_MAX)
-        for writer in tuple(self._writers):
-            writer.close()
+        if self._accepting is not None and self._listener is not None:
+            self._accepting.cancel()
+            await asyncio.gather(self._accepting, return_exceptions=True)
+            self._listener.close()
+        if self._answers:
+            await asyncio.wait(self._answers, timeout=DRAIN_SECONDS_MAX)
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._writers) >= CONNECTIONS_MAX:
-            writer.close()
-            return
-        self._writers.add(writer)
+    async def _accept(self, listener: socket.socket) -> None:
+        """Accept by hand: each connection gets the certificates of its moment, and its failure is told."""
+        while True:
+            try:
+                accepted, address = await asyncio.get_running_loop().sock_accept(listener)
+            except OSError as error:  # Too many open files, most likely.
+                _log.error("cannot accept connections: %s", error)
+                await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
+                continue
+            if len(self._serving) >= CONNECTIONS_MAX:
+                accepted.close()
+                continue
+            task = asyncio.create_task(self._serve(accepted, address))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, accepted: socket.socket, address: object) -> None:
+        connection = Connection()
+        transport: asyncio.BaseTransport | None = None
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS_MAX):
-                other = await accept(reader, writer, self._secret, self._identity)
-            await self._answer_all(other, reader, writer)
+                context = None if self._credentials is None else self._credentials.listener()
+                with shaking_hands():
+                    loop = asyncio.get_running_loop()
+                    # With TLS, uvloop returns a protocol of its own instead of ours.
+                    transport, _ = await loop.connect_accepted_socket(lambda: connection, accepted, ssl=context)
+                other = await accept(connection, self._secret, self._identity)
+            connection.start(Session(other, self._handler, connection, self._answers, self._recorder))
+            await connection.wait_lost()
         except ServiceError as error:
-            _log.warning("connection from %s refused: %s", writer.get_extra_info("peername"), error)
+            _log.warning("connection from %s refused: %s", address, error)
         except (OSError, EOFError):  # The other end left, or was silent; TimeoutError is an OSError.
             pass
         finally:
-            self._writers.discard(writer)
-            writer.close()
-
-    async def _answer_all(self, other: Identity, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        free = asyncio.Semaphore(IN_FLIGHT_MAX)
-        while True:
-            request = decode_request(await read_frame(reader))
-            await free.acquire()
-            task = asyncio.create_task(self._answer(other, request, writer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            task.add_done_callback(lambda _: free.release())
-
-    async def _answer(self, other: Identity, request: Request, writer: asyncio.StreamWriter) -> None:
-        reply: Reply
-        try:
-            reply = await self._handler(other, request)
-        except ServiceError as error:
-            reply = FailureReply(request.id, error.code, error.message, error.remedy)
-        if not writer.is_closing():
-            writer.write(encode_frame(encode_message(reply)))
-            try:
-                await writer.drain()
-            except OSError:
-                writer.close()
+            if transport is not None:
+                connection.close()

@@ -25,7 +25,10 @@ class Channel(Protocol):
 class Journal(Protocol):
     """The durable log. Blocking; called from one thread at a time."""
 
-    log_bytes: int
+    @property
+    def log_bytes(self) -> int:
+        """Size of the current log."""
+        ...
 
     def append(self, payload: bytes) -> None:
         """Write and sync one record.
@@ -37,11 +40,19 @@ class Journal(Protocol):
         ...
 
     def rotate(self) -> int:
-        """Start a new log; return its number, which a checkpoint then replaces all before."""
+        """Start a new log; return its number, which a checkpoint then replaces all before.
+
+        Raises:
+            OSError: The old log goes on.
+        """
         ...
 
     def write_snapshot(self, number: int, payloads: list[bytes], *, last: bool) -> None:
-        """Add records to the snapshot that goes before log `number`; `last` completes it and drops what it replaces."""
+        """Add records to the snapshot that goes before log `number`; `last` completes it and drops what it replaces.
+
+        Raises:
+            OSError: The old files stay.
+        """
         ...
 
 
@@ -60,25 +71,11 @@ class Observer(Protocol):
     def on_absurd_stamps(self, count: int) -> None:
         """Deltas from a peer had stamps too far in the future."""
 
-    def on_dropped(self, count: int) -> None:
-        """Deltas did not fit a peer's outbox; a repair brings them."""
+    def on_conflict(self, type_name: str, strategy: str, count: int) -> None:
+        """So many siblings joined others of this type, and this strategy decides between them."""
 
-    def on_disk_error(self) -> None:
-        """The disk refused or failed."""
+    def on_purged(self, count: int) -> None:
+        """So many deleted keys were purged."""
 
     def on_storage(self, log_bytes: int) -> None:
         """The log has this size."""
-
-
-class RequestObserver(Protocol):
-    """Where the API reports, and what its metrics page shows."""
-
-    def on_request(self, route: str, status: int, seconds: float) -> None:
-        """A request was answered."""
-
-    def set_members(self, states: list[str]) -> None:
-        """Set how many members are in each state."""
-
-    def render(self) -> bytes:
-        """Return the text exposition."""
-        ...

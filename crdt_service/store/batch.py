@@ -1,15 +1,34 @@
 """Operations and deltas gathered for one sync, before any of it is visible."""
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from crdt_service.datatypes.contract import Datatype, Origin
-from crdt_service.datatypes.registry import DATATYPES, find_type, get_type
+from crdt_service.datatypes.receipts import encode_receipt
+from crdt_service.datatypes.registry import DATATYPES, RECEIPTS, find_type, get_type
 from crdt_service.kernel.clock import HybridClock
-from crdt_service.kernel.error import MalformedError, OperationError
+from crdt_service.kernel.error import MalformedError, OperationError, ServiceError
 from crdt_service.kernel.ident import check_key
+from crdt_service.kernel.slot import name_of
+from crdt_service.resolution.conflicts import Arisen
+from crdt_service.store.scan import encode_digest, mix
 from crdt_service.store.store import Address, Store
-from crdt_service.wire.message import Delta, decode_batch
+from crdt_service.wire.message import Delta, Token, WriteItem
+
+_CLEAR = b'{"clear": true}'
+
+
+class Written(NamedTuple):
+    """What became of a write that was not refused.
+
+    Attributes:
+        type_name: The type that was written to, or deleted; empty if there was nothing to delete.
+        digest: What the key will hold just after a conditional write, as `Store.etag` returns it; empty after others.
+        is_replay: It had been applied before, and was not again.
+    """
+
+    type_name: str
+    digest: bytes = b""
+    is_replay: bool = False
 
 
 class Batch:
@@ -21,13 +40,80 @@ class Batch:
         absurd_stamps: Deltas refused because their stamps lie too far in the future.
     """
 
-    def __init__(self, store: Store, clock: HybridClock, replica: str) -> None:
+    def __init__(self, store: Store, clock: HybridClock, origin: str, floor: int = 0) -> None:
         self.pending: dict[Address, Any] = {}
         self.written: set[Address] = set()
         self.absurd_stamps = 0
+        self._keys: set[str] = set()  # Of the pending addresses.
         self._store = store
         self._clock = clock
-        self._origin = Origin(replica, clock.tick)
+        self._origin = Origin(origin, clock.tick, floor)
+        # What came in as one delta goes to the log as it came, without being encoded again.
+        self._single: dict[Address, Delta] = {}
+
+    def perform(self, item: WriteItem) -> Written:
+        """Add a write, unless a receipt shows that it was applied before.
+
+        Raises:
+            ServiceError: It was refused and adds nothing; ``idempotency_mismatch`` if another write was applied under
+                its token, ``precondition_failed`` if the key does not have the digest that it should.
+        """
+        key, token = item.key, item.token
+        if token is None and item.if_match is None and not item.is_delete:
+            self.write(key, item.type_name, item.op)
+            return Written(item.type_name)
+        if token is not None and (applied := self._find_applied(key, token)) is not None:
+            return Written(applied.name, is_replay=True)
+        if item.if_match is not None and self.etag(key) != item.if_match:
+            raise ServiceError(
+                "precondition_failed",
+                f"the key {key!r} " + ("holds something else by now" if item.if_match else "exists"),
+                "read it, and write again with its present ETag",
+            )
+        if item.is_delete:
+            datatype = self.delete(key)
+        else:
+            self.write(key, item.type_name, item.op)
+            datatype = find_type(item.type_name)
+        if datatype is None:
+            return Written("")
+        if token is not None:
+            receipt = encode_receipt(token.name, token.fingerprint, datatype.tag)
+            address = Address(key, RECEIPTS.tag)
+            self._apply(RECEIPTS, address, receipt, self._store.get(address))
+        return Written(datatype.name, b"" if item.if_match is None else self.etag(key))
+
+    def etag(self, key: str) -> bytes:
+        """Return what `Store.etag` will return of `key` once this is installed."""
+        if key not in self._keys:
+            return self._store.etag(key)
+        total, is_missing = 0, True
+        for datatype in DATATYPES:
+            address = Address(key, datatype.tag)
+            state = self._copy(address)
+            if state is not None:
+                total ^= mix(name_of(key), datatype.tag, datatype.encode(state))
+                is_missing = is_missing and datatype.is_vacant(state)
+        return b"" if is_missing else encode_digest(total)
+
+    def delete(self, key: str) -> Datatype[Any] | None:
+        """Empty a key of every type that it has; return the first, None if there was nothing.
+
+        Raises:
+            OperationError: One of them cannot be emptied, and so none was.
+        """
+        types = self._types(check_key(key))
+        for datatype in types:
+            if not datatype.can_clear:
+                raise OperationError(
+                    f"a {datatype.name} cannot be deleted",
+                    'send {"clear": true} to empty it' if datatype.name == "document" else "use another key instead",
+                    "not_deletable",
+                )
+        for datatype in types:
+            address = Address(key, datatype.tag)
+            self._apply(datatype, address, _CLEAR, self._store.get(address))
+        return types[0] if types else None
 
     def write(self, key: str, type_name: str, op: bytes) -> None:
         """Add a JSON operation.
@@ -37,17 +123,10 @@ class Batch:
         """
         datatype = find_type(type_name)
         address = Address(check_key(key), datatype.tag)
-        if address not in self._store.states and address not in self.pending:
+        state = self._store.get(address)
+        if (state is None or datatype.is_vacant(state)) and address not in self.pending:
             self._check_type(key, datatype)
-        state = self._store.states.get(address)
-        if state is None:
-            state = datatype.empty()
-        pending = self.pending.get(address)
-        if pending is None:
-            pending = datatype.empty()
-        delta = datatype.apply(state, pending, op, self._origin)
-        self.pending[address] = datatype.join(pending, delta)
-        self.written.add(address)
+        self._apply(datatype, address, op, state)
 
     def restore(self, delta: Delta) -> None:
         """Add a delta of this replica's own log, whatever its stamp.
@@ -56,7 +135,7 @@ class Batch:
             MalformedError: Its bytes are refused.
         """
         datatype = get_type(delta.tag, delta.version)
-        self._join(Address(delta.key, delta.tag), datatype.decode(delta.state))
+        self._join(Address(delta.key, delta.tag), datatype.restore(delta.state), delta)
 
     def join(self, delta: Delta) -> None:
         """Add a peer's delta.
@@ -73,47 +152,88 @@ class Batch:
         if self._clock.is_absurd(datatype.newest_stamp(state)):
             self.absurd_stamps += 1
             raise MalformedError(f"a stamp of {delta.key!r} lies too far in the future")
-        self._join(address, state)
+        self._join(address, state, delta)
 
-    def encode(self) -> list[Delta]:
-        """Return all pending deltas, for the log."""
-        return [self._encode(address) for address in self.pending]
+    def encode(self) -> tuple[list[Delta], list[Delta]]:
+        """Return the pending deltas: those of local operations, which go to the peers, and the others."""
+        own = [self._encode(address) for address in self.pending if address in self.written]
+        return own, [self._encode(address) for address in self.pending if address not in self.written]
 
-    def pick_written(self, deltas: list[Delta]) -> list[Delta]:
-        """Return those of `encode`'s deltas that local operations made, for the peers."""
-        return [delta for delta in deltas if (delta.key, delta.tag) in self.written]
+    def install(self) -> list[Arisen]:
+        """Make everything visible; call it only once `encode`'s bytes are on disk; return the conflicts that arose."""
+        return [arisen for address, delta in self.pending.items() for arisen in self._store.install(address, delta)]
 
-    def install(self) -> None:
-        """Make everything visible; call it only once `encode`'s bytes are on disk."""
-        for address, delta in self.pending.items():
-            self._store.install(address, delta)
-
-    def _join(self, address: Address, state: Any) -> None:
+    def _apply(self, datatype: Datatype[Any], address: Address, op: bytes, state: Any) -> None:
+        """Add an operation on the store's state, None for none."""
+        if state is None:
+            state = datatype.empty()
         pending = self.pending.get(address)
-        self.pending[address] = state if pending is None else get_type(address.tag).join(pending, state)
+        if pending is None:
+            pending = datatype.empty()
+        delta = datatype.apply(state, pending, op, self._origin)
+        self.pending[address] = datatype.join(pending, delta)
+        self.written.add(address)
+        self._keys.add(address.key)
+        self._single.pop(address, None)
+
+    def _copy(self, address: Address) -> Any:
+        """Return what will be at `address`, to read only; None for nothing."""
+        pending = self.pending.get(address)
+        if pending is None:
+            return self._store.get(address)
+        datatype = get_type(address.tag)
+        state = datatype.restore(self._store.encode(address).state) if address in self._store else datatype.empty()
+        return datatype.join(state, pending)
+
+    def _types(self, key: str) -> list[Datatype[Any]]:
+        """Return the types of which `key` will hold something to be read."""
+        if key not in self._keys:
+            return self._store.types(key)
+        states = [(datatype, self._copy(Address(key, datatype.tag))) for datatype in DATATYPES]
+        return [datatype for datatype, state in states if state is not None and not datatype.is_vacant(state)]
+
+    def _find_applied(self, key: str, token: Token) -> Datatype[Any] | None:
+        """Return the type that the write of this token was applied to, None if there was none.
+
+        Raises:
+            ServiceError: Another write was.
+        """
+        address = Address(key, RECEIPTS.tag)
+        for state in (self.pending.get(address), self._store.get(address)):
+            receipt = None if state is None else RECEIPTS.find(state, token.name)
+            if receipt is None:
+                continue
+            if receipt.fingerprint != token.fingerprint:
+                raise ServiceError(
+                    "idempotency_mismatch",
+                    f"another write of {key!r} was applied under this idempotency key",
+                    "use a new idempotency key for each write, and the same only to send it again",
+                )
+            return get_type(receipt.tag)
+        return None
+
+    def _join(self, address: Address, state: Any, delta: Delta) -> None:
+        pending = self.pending.get(address)
+        if pending is None:
+            self._keys.add(address.key)
+            self.pending[address] = state
+            self._single[address] = delta
+        else:
+            self.pending[address] = get_type(address.tag).join(pending, state)
+            self._single.pop(address, None)
 
     def _check_type(self, key: str, datatype: Datatype[Any]) -> None:
-        other = self._store.find(key) or next(
-            (known for known in DATATYPES if Address(key, known.tag) in self.pending), None
-        )
+        other = self._store.find(key)
+        if other is None and key in self._keys:
+            other = next((known for known in DATATYPES if Address(key, known.tag) in self.pending), None)
         if other is not None:
             raise OperationError(
                 f"the key is a {other.name}, not a {datatype.name}", "use its type or another key", "type_conflict"
             )
 
     def _encode(self, address: Address) -> Delta:
+        single = self._single.get(address)
+        if single is not None:
+            return single
         datatype = get_type(address.tag)
         return Delta(address.key, address.tag, datatype.version, datatype.encode(self.pending[address]))
-
-
-def replay(store: Store, clock: HybridClock, replica: str, payloads: Iterable[bytes]) -> None:
-    """Install the batches of this replica's own log.
-
-    Raises:
-        MalformedError: A payload is refused.
-    """
-    for payload in payloads:
-        batch = Batch(store, clock, replica)
-        for delta in decode_batch(payload):
-            batch.restore(delta)
-        batch.install()

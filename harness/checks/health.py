@@ -128,26 +128,29 @@ def _check_storage(target: Target, _deadline_seconds: float) -> Finding:
 
 
 def _check_api(target: Target, deadline_seconds: float) -> Finding:
-    start = target.clock()
-    body = Service(target.kube, target.namespace, deadline_seconds).read_health()
-    took_seconds = target.clock() - start
-    detail = f"/health says {body['status']} in {took_seconds * 1000:.0f} ms"
-    if body["status"] not in ("healthy", "degraded"):
+    with Service(target.kube, target.namespace, deadline_seconds) as service:
+        service.open()
+        start = target.clock()
+        health = service.read_health()
+        took_seconds = target.clock() - start
+    detail = f"/health says {health.status} in {took_seconds * 1000:.0f} ms"
+    if health.status == "unhealthy":
         return Finding("unhealthy", detail)
-    good = body["status"] == "healthy" and took_seconds <= _API_SLOW_SECONDS
+    good = health.status == "healthy" and took_seconds <= _API_SLOW_SECONDS
     return Finding("healthy" if good else "degraded", detail)
 
 
 def _check_synchronization(target: Target, deadline_seconds: float) -> Finding:
     record = target.record()
-    return check_synchronization(
-        Service(target.kube, target.namespace),
-        node_count=record.node_count,
-        replication_factor=record.replication_factor,
-        deadline_seconds=deadline_seconds,
-        clock=target.clock,
-        sleep=target.sleep,
-    )
+    with Service(target.kube, target.namespace) as service:
+        return check_synchronization(
+            service,
+            node_count=record.node_count,
+            replication_factor=record.replication_factor,
+            deadline_seconds=deadline_seconds,
+            clock=target.clock,
+            sleep=target.sleep,
+        )
 
 
 CHECKS: tuple[Check[Target], ...] = (

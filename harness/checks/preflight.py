@@ -19,6 +19,7 @@ from harness.spec.quantity import read_quantity
 _KUBERNETES_MIN = (1, 29)
 _HELM_MIN = (3, 14)
 _ZONE = "topology.kubernetes.io/zone"
+_WORKLOADS = ("StatefulSet", "Deployment")
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
@@ -134,23 +135,23 @@ def _check_storage(plan: Plan, _deadline_seconds: float) -> Finding:
     if missing:
         known = ", ".join(sorted(names)) or "none"
         return Finding("unhealthy", f"no StorageClass {', '.join(missing)}; the cluster has: {known}")
-    changed = _changed_claims(plan, claims)
+    changed = next(filter(None, (_changed_claims(plan, body) for body in plan.of_kind("StatefulSet"))), "")
     if changed:
         return Finding(
             "unhealthy",
             changed,
             "Kubernetes does not change the volumes of a running StatefulSet: keep storage_size and storage_class, "
-            "or deploy into another --namespace",
+            "enlarge the volumes as docs/upgrade.md says, or deploy into another --namespace",
         )
     return Finding("healthy", f"StorageClass {', '.join(sorted(name or '(default)' for name in wanted))}")
 
 
-def _changed_claims(plan: Plan, claims: list[Json]) -> str:
-    running = plan.kube.read("statefulsets", plan.helm.namespace, CRDT)
+def _changed_claims(plan: Plan, body: Json) -> str:
+    running = plan.kube.read("statefulsets", plan.helm.namespace, body["metadata"]["name"])
     if running is None:
         return ""
     before = {claim["metadata"]["name"]: claim["spec"] for claim in running["spec"].get("volumeClaimTemplates", [])}
-    for claim in claims:
+    for claim in body["spec"].get("volumeClaimTemplates", []):
         old, new = before.get(claim["metadata"]["name"], {}), claim["spec"]
         sizes = [spec.get("resources", {}).get("requests", {}).get("storage", "0") for spec in (old, new)]
         if read_quantity(sizes[0]) != read_quantity(sizes[1]):
@@ -176,7 +177,8 @@ def _check_zones(plan: Plan, _deadline_seconds: float) -> Finding:
 
 def _check_capacity(plan: Plan, _deadline_seconds: float) -> Finding:
     try:
-        nodes = [node for node in plan.kube.read_all("nodes") if not _closed(node)]
+        specs = [body["spec"]["template"]["spec"] for kind in _WORKLOADS for body in plan.of_kind(kind)]
+        nodes = [node for node in plan.kube.read_all("nodes") if any(_takes(node, spec) for spec in specs)]
         pods = plan.kube.read_all("pods", fields="status.phase!=Succeeded,status.phase!=Failed")
     except ForbiddenError as error:
         return Finding("skipped", error.message)
@@ -188,16 +190,28 @@ def _check_capacity(plan: Plan, _deadline_seconds: float) -> Finding:
         free -= sum(_requested(pod["spec"], resource) for pod in others)
         needed = sum(
             _requested(body["spec"]["template"]["spec"], resource) * _pod_count(plan, body)
-            for body in (*plan.of_kind("StatefulSet"), *plan.of_kind("Deployment"))
+            for kind in _WORKLOADS
+            for body in plan.of_kind(kind)
         )
         short = short or needed > free
         findings.append(f"{resource} {needed / scale:.2f} of {free / scale:.2f} {unit} free")
     return Finding("unhealthy" if short else "healthy", ", ".join(findings))
 
 
-def _closed(node: Json) -> bool:
-    taints = node["spec"].get("taints", [])
-    return bool(node["spec"].get("unschedulable")) or any(taint["effect"] != "PreferNoSchedule" for taint in taints)
+def _takes(node: Json, pod: Json) -> bool:
+    """Whether the scheduler may put a pod on a node, by its labels and taints."""
+    taints = [taint for taint in node["spec"].get("taints", []) if taint["effect"] != "PreferNoSchedule"]
+    return (
+        not node["spec"].get("unschedulable")
+        and pod.get("nodeSelector", {}).items() <= labels_of(node).items()
+        and all(any(_bears(each, taint) for each in pod.get("tolerations", [])) for taint in taints)
+    )
+
+
+def _bears(toleration: Json, taint: Json) -> bool:
+    value = taint.get("value", "")
+    told = (toleration["key"], toleration.get("effect", taint["effect"]), toleration.get("value", value))
+    return told == (taint["key"], taint["effect"], value)
 
 
 def _of_release(plan: Plan, pod: Json) -> bool:

@@ -96,12 +96,13 @@ def _begin(config: Config, kube: Kube, namespace: str, progress: Callable[[str],
 
 def _prove(record: Record, kube: Kube, namespace: str, progress: Callable[[str], None]) -> None:
     progress("writing on one node and reading on the others")
-    finding = check_synchronization(
-        Service(kube, namespace),
-        node_count=record.node_count,
-        replication_factor=record.replication_factor,
-        deadline_seconds=_SYNCHRONIZATION_SECONDS_MAX,
-    )
+    with Service(kube, namespace) as service:
+        finding = check_synchronization(
+            service,
+            node_count=record.node_count,
+            replication_factor=record.replication_factor,
+            deadline_seconds=_SYNCHRONIZATION_SECONDS_MAX,
+        )
     progress(finding.detail)
     if finding.verdict != "healthy":
         raise Failure(

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import yaml
 
-from harness.cluster import version
 from harness.cluster.airgap.node_image import ensure_node_image
+from harness.cluster.airgap.published import ensure_images
 from harness.cluster.cache import cache_root
+from harness.cluster.crd import ensure_schemas
 from harness.cluster.engine import engine_answers, ensure_engine, stop_engine
 from harness.cluster.host import require_free_space
-from harness.cluster.manager import delete_cluster, ensure_cluster, load_images, restart_workloads
+from harness.cluster.ingress import ensure_ingress_controller
+from harness.cluster.manager import delete_cluster, ensure_cluster, is_airgapped, load_images, restart_workloads
 from harness.cluster.progress import Progress
 from harness.cluster.service_image import ensure_python_image, ensure_service_image
-from harness.cluster.tool import ensure_tool
+from harness.cluster.tool import ensure_tool, ensure_tools
 from harness.failure import Failure
 
 _SPACE_GIBIBYTES = 4
@@ -32,8 +34,11 @@ def up(progress: Progress) -> None:
         building = pool.submit(ensure_service_image, tag, progress)
         tooling = pool.submit(ensure_tool, "helm", progress)
         cluster = ensure_cluster(progress)
+        if is_airgapped(cluster):
+            load_images(cluster, ensure_images(progress), progress)
+        ensure_ingress_controller(cluster, progress)
         tooling.result()
-        if load_images(cluster, building.result(), progress):
+        if load_images(cluster, [building.result()], progress):
             restart_workloads(cluster, progress)
     progress.say(f"cluster {cluster.name} is up: context {cluster.context}", style="bold green")
 
@@ -54,9 +59,10 @@ def airgap(progress: Progress) -> None:
 
 
 def tools(progress: Progress) -> None:
-    """Build the programs that are not on PATH."""
-    for name in version.GO_TOOLS:
-        progress.say(f"{name}: {ensure_tool(name, progress)}")
+    """Build the programs that are not on PATH, and fetch the schemas of custom resources."""
+    for name, path in ensure_tools(progress).items():
+        progress.say(f"{name}: {path}")
+    progress.say(f"schemas of {len(ensure_schemas(progress))} custom resources: ready")
 
 
 def main() -> int:

@@ -30,6 +30,11 @@ def content_key(*inputs: str | bytes | Path) -> str:
     return digest.hexdigest()[:12]
 
 
+def part_folder(name: str, key: str) -> Path:
+    """Where `cached` puts part `name` with content `key`."""
+    return cache_root() / "part" / f"{name}-{key}"
+
+
 def _chunks(inputs: Iterable[str | bytes | Path]) -> Iterable[bytes]:
     for item in inputs:
         if isinstance(item, bytes):
@@ -52,10 +57,10 @@ def cached(
     `step` is entered around the build alone: what is there already is not announced.
     Older results of the same part are removed once the new one is in place.
     """
-    parts = cache_root() / "part"
-    done = parts / f"{name}-{key}"
+    done = part_folder(name, key)
     if done.is_dir():
         return done
+    parts = done.parent
     parts.mkdir(parents=True, exist_ok=True)
     # Two builders of one part would do the work twice and trip over each other at the end.
     with (parts / f".{name}.lock").open("w") as lock:

@@ -96,7 +96,7 @@ def _start_again(cluster: Cluster, progress: Progress) -> bool:
 
 def _connect(cluster: Cluster, progress: Progress) -> None:
     """Give pods a network where the node image has none, and wait until every node is Ready."""
-    if run(["docker", "inspect", "--format", "{{.Config.Image}}", cluster.nodes[0]]).stdout.startswith("jarvis/"):
+    if is_airgapped(cluster):
         connect_pods(_await_addresses(cluster))
     _await_ready(cluster, progress)
 
@@ -110,21 +110,28 @@ def _ensure_image(progress: Progress) -> tuple[str, bool]:
     return ensure_node_image(progress), False
 
 
-def load_images(cluster: Cluster, images: Sequence[str], progress: Progress) -> bool:
+def is_airgapped(cluster: Cluster) -> bool:
+    """Whether the nodes run an image of ours, whose pods can pull nothing and have no network of their own."""
+    return run(["docker", "inspect", "--format", "{{.Config.Image}}", cluster.nodes[0]]).stdout.startswith("jarvis/")
+
+
+def load_images(cluster: Cluster, images: Sequence[tuple[str, str]], progress: Progress) -> bool:
     """Make images of the engine available on every worker node; False if all were there.
 
     Args:
         cluster: The running cluster.
-        images: Names of images. The last must be tagged by content: a node that has it has them all.
+        images: Both names of each: the one that pods ask for, and one tagged by content, which tells what is there.
         progress: Says what is loaded.
     """
-    workers = [node for node in cluster.nodes if not node.endswith("control-plane")]
-    missing = [node for node in workers if images[-1] not in _loaded(node)]
-    if missing:
-        with progress.step(f"loading {images[-1]} into {len(missing)} nodes"):
-            for node in missing:
-                save_images_into(node, images)
-    return bool(missing)
+    loaded = False
+    for node in (node for node in cluster.nodes if not node.endswith("control-plane")):
+        held = _loaded(node)
+        missing = [names for names in images if names[1] not in held]
+        if missing:
+            with progress.step(f"loading {', '.join(name for name, _ in missing)} into {node}"):
+                save_images_into(node, [name for names in missing for name in names])
+            loaded = True
+    return loaded
 
 
 def restart_workloads(cluster: Cluster, progress: Progress) -> None:

@@ -8,7 +8,21 @@ CHART = Path(__file__).resolve().parents[2] / "charts" / "jarvis"
 
 CRDT = "jarvis-crdt"
 BACKEND = "jarvis-backend"
-SECRET = "jarvis-cluster"  # noqa: S105 -- an object's name.
+ADMIN_TOKEN = "jarvis-admin-token"  # noqa: S105 - the name of a Secret.
+API_PORT = 8000
+# What jobs of the chart make and helm does not know.
+SECRETS = (
+    "jarvis-cluster",
+    "jarvis-encryption",
+    "jarvis-api-keys",
+    ADMIN_TOKEN,
+    "jarvis-authority",
+    "jarvis-node-tls",
+    "jarvis-backend-tls",
+    "jarvis-operator-tls",
+    "jarvis-api-tls",
+)
+TRUST = "jarvis-ca"
 RECORD = "jarvis-deployment"
 
 LABELS = f"app.kubernetes.io/name=jarvis,app.kubernetes.io/instance={RELEASE}"

@@ -8,7 +8,7 @@ import msgspec
 from harness.kube import Kube, labels_of
 from harness.poll import Done, Pending, wait_until
 from harness.release.helm import Helm
-from harness.release.name import LABELS, RECORD, SECRET
+from harness.release.name import LABELS, RECORD, SECRETS, TRUST
 from harness.release.namespace import owned_by_cli
 
 # What helm leaves behind: hooks, pods of failed tests, and what the StatefulSet's template claimed.
@@ -48,7 +48,7 @@ def remove(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Removal:
-    """Uninstall the release, delete its data and secret, then its namespace if the CLI made it; wait until gone.
+    """Uninstall the release, delete its data and secrets, then its namespace if the CLI made it; wait until gone.
 
     Raises:
         WaitTimeoutError: Something is still there after `deadline_seconds`.
@@ -73,7 +73,9 @@ def remove(
         for body in kube.read_all(plural, namespace, labels=LABELS):
             kube.delete(plural, namespace, body["metadata"]["name"])
     wait("the release's objects to go", lambda: _names(kube, namespace, _AWAITED))
-    kube.delete("secrets", namespace, SECRET)
+    for secret in SECRETS:
+        kube.delete("secrets", namespace, secret)
+    kube.delete("configmaps", namespace, TRUST)
     note = _reason_to_keep(kube, namespace)
     if note:
         kube.delete("configmaps", namespace, RECORD)

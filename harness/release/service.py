@@ -1,29 +1,37 @@
-"""The deployed API, reached through the Kubernetes API server, so that no port has to be open to this machine."""
+"""The deployed API, reached through the Kubernetes API server, so that no port has to be open to this machine.
 
+With TLS through a forwarded port, because the API server's own proxy trusts any certificate; else through that proxy.
+"""
+
+import base64
 import json
-from typing import Any
-from urllib.parse import quote, urlencode
+import threading
+from typing import Any, Self
 
+import httpx
+
+from crdt_service.client import NEVER, ApiError, Client, Health, NotFoundError
 from harness.failure import Failure
-from harness.kube import Json, Kube, Request, Response, UnreachableError
-from harness.release.name import BACKEND
+from harness.kube import ForbiddenError, Json, Kube, RefusedError, Request, Response, UnreachableError
+from harness.release.name import ADMIN_TOKEN, BACKEND
+from harness.release.secure import SecureApi
+
+# Of Kubernetes' own: the API server takes `Authorization` for itself and does not pass it on.
+_KEY_HEADER = "X-API-Key"
+_UNAUTHENTICATED = 401
 
 
 class ServiceError(Failure):
-    """The API answered with an error, or not at all.
-
-    Args:
-        status: The HTTP status.
-        message: What the answer says.
-    """
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+    """The API answered with an error, or not at all."""
 
 
 class Service:
-    """The API of the release in one namespace.
+    """The API of the release in one namespace; as a context manager it ends its connections.
+
+    Nothing is sent twice: who checks looks again until a deadline.
+
+    It is called with the API key in the Secret that the chart's hook made, if there is one; it is read from the cluster
+    when it is needed, and again once it is refused.
 
     Args:
         kube: The cluster.
@@ -32,62 +40,123 @@ class Service:
     """
 
     def __init__(self, kube: Kube, namespace: str, timeout_seconds: float = 10.0) -> None:
-        self._kube = kube
-        self._root = f"/api/v1/namespaces/{namespace}/services/{BACKEND}:http/proxy"
-        self._timeout_seconds = timeout_seconds
+        self._way = _Way(kube, namespace, timeout_seconds)
+        self._client = Client(f"http://{BACKEND}", transport=self._way, retry=NEVER)
 
-    def read_health(self) -> Json:
-        """Return the body of `/health`, also when it reports an unhealthy service with status 503."""
-        response = self._send("GET", "/health")
-        body = _object(response)
-        if "status" not in body or response.status not in (200, 503):
-            raise _error(response, body)
-        return body
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def open(self) -> None:
+        """Find out how the API is reached, and connect; later requests do so by themselves.
+
+        Raises:
+            KubeError: The cluster does not answer, or nothing can be trusted.
+        """
+        self._way.open()
+
+    def read_health(self) -> Health:
+        """Return what `/health` says, also when it reports an unhealthy service.
+
+        Raises:
+            ServiceError: It says nothing.
+        """
+        try:
+            return self._client.health()
+        except ApiError as error:
+            raise _failure(error) from error
 
     def write(self, key: str, type_name: str, operation: Json, *, node: str = "") -> Any:
         """Apply an operation to a key, through one node if `node` names it, and return the new value.
 
         Returning means that the write is durable on the node that took it.
+
+        Raises:
+            ServiceError: The write was refused, or its answer is lost.
         """
-        return self._call("POST", _key_path(key, node), {"type": type_name, "op": operation})["value"]
+        try:
+            return self._client.write(key, type_name, operation, node=node or None).value
+        except ApiError as error:
+            raise _failure(error) from error
 
     def read(self, key: str, *, node: str = "") -> Any:
-        """Return a key's value, as one node sees it if `node` names it; None when it knows no such key."""
+        """Return a key's value, as one node sees it if `node` names it; None when it knows no such key.
+
+        Raises:
+            ServiceError: It cannot be read now.
+        """
         try:
-            return self._call("GET", _key_path(key, node))["value"]
-        except ServiceError as error:
-            if error.status == 404:
-                return None
-            raise
+            return self._client.read(key, node=node or None).value
+        except NotFoundError:
+            return None
+        except ApiError as error:
+            raise _failure(error) from error
 
-    def _call(self, method: str, path: str, body: Json | None = None) -> Json:
-        response = self._send(method, path, body)
-        value = _object(response)
-        if response.status != 200:
-            raise _error(response, value)
-        return value
 
-    def _send(self, method: str, path: str, body: Json | None = None) -> Response:
+class _Way(httpx.BaseTransport):
+    """A forwarded port of a pod where the Service says that it speaks HTTPS, or else the API server's proxy."""
+
+    def __init__(self, kube: Kube, namespace: str, timeout_seconds: float) -> None:
+        self._kube = kube
+        self._namespace = namespace
+        self._token: str | None = None
+        self._root = f"/api/v1/namespaces/{namespace}/services/{BACKEND}:http/proxy"
+        self._timeout_seconds = timeout_seconds
+        self._lock = threading.Lock()
+        self._secure: SecureApi | None = None
+        self._is_open = False
+
+    def open(self) -> None:
+        with self._lock:
+            if self._is_open:
+                return
+            ports = (self._kube.read("services", self._namespace, BACKEND) or {}).get("spec", {}).get("ports", [])
+            if any(port.get("appProtocol") == "https" for port in ports):
+                self._secure = SecureApi(self._kube, self._namespace)
+                self._secure.open(self._timeout_seconds)
+            self._is_open = True
+
+    def close(self) -> None:
+        if self._secure is not None:
+            self._secure.close()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
         try:
-            return self._kube.send(Request(method, self._root + path, body, timeout_seconds=self._timeout_seconds))
-        except UnreachableError as error:
-            raise ServiceError(504, f"no answer within {self._timeout_seconds:g} s: {error.message}") from error
+            self.open()
+            is_fresh = self._token is None
+            answer = self._send(request)
+            if answer.status == _UNAUTHENTICATED and not is_fresh:
+                self._token = None
+                answer = self._send(request)
+        except (UnreachableError, RefusedError) as error:
+            raise httpx.ReadTimeout(f"within {self._timeout_seconds:g} s: {error.message}") from error
+        return httpx.Response(answer.status, text=answer.text)
+
+    def _send(self, request: httpx.Request) -> Response:
+        content = request.read()
+        path = request.url.raw_path.decode("ascii")
+        body = json.loads(content) if content else None
+        headers = self._find_key() if request.url.path.startswith("/v1/") else {}
+        send, root = (self._kube.send, self._root) if self._secure is None else (self._secure.send, "")
+        return send(Request(request.method, root + path, body, timeout_seconds=self._timeout_seconds, headers=headers))
+
+    def _find_key(self) -> dict[str, str]:
+        """Return the header with the API key, or none if there is no key that this user may read."""
+        if self._token is None:
+            try:
+                secret = self._kube.read("secrets", self._namespace, ADMIN_TOKEN) or {}
+                self._token = base64.b64decode(secret.get("data", {}).get("token", "")).decode("ascii").strip()
+            except (ForbiddenError, ValueError):
+                self._token = ""
+        return {_KEY_HEADER: self._token} if self._token else {}
 
 
-def _key_path(key: str, node: str) -> str:
-    return f"/v1/keys/{quote(key, safe='')}" + (f"?{urlencode({'node': node})}" if node else "")
-
-
-def _object(response: Response) -> Json:
-    try:
-        value = json.loads(response.text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _error(response: Response, body: Json) -> ServiceError:
-    error = body.get("error")
-    # The service has its own error shape; the API server's proxy speaks Kubernetes' Status.
-    message = error.get("message") if isinstance(error, dict) else body.get("message")
-    return ServiceError(response.status, f"status {response.status}: {message or response.text.strip()[:200]}")
+def _failure(error: ApiError) -> ServiceError:
+    if error.status == _UNAUTHENTICATED:
+        return ServiceError(
+            f"status {error.status}: {error.message}; the Secret {ADMIN_TOKEN} must hold one, under the key token, "
+            "that you may read"
+        )
+    return ServiceError(error.message if error.status is None else f"status {error.status}: {error.message}")

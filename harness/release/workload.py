@@ -17,7 +17,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         desired: How many pods its specification asks for.
         updated: How many run the newest specification.
         ready: How many are ready.
-        complete: Whether the controller has seen the newest specification and all three counts agree.
+        complete: Whether the newest specification runs in all pods, or in those above its partition, and all are ready.
         message: Why its controller makes no progress; empty when it says nothing.
     """
 
@@ -110,7 +110,8 @@ def _workload(kind: str, body: Json) -> Workload:
     ready = status.get("readyReplicas", 0)
     seen = status.get("observedGeneration", 0) >= body["metadata"].get("generation", 0)
     total = status.get("replicas", 0)
-    revision_reached = kind != "StatefulSet" or status.get("currentRevision") == status.get("updateRevision")
+    held = body["spec"].get("updateStrategy", {}).get("rollingUpdate", {}).get("partition", 0)
+    revision_reached = kind != "StatefulSet" or held or status.get("currentRevision") == status.get("updateRevision")
     trouble = [
         condition.get("message", "")
         for condition in status.get("conditions", [])
@@ -122,7 +123,7 @@ def _workload(kind: str, body: Json) -> Workload:
         desired=desired,
         updated=updated,
         ready=ready,
-        complete=seen and revision_reached and desired == updated == ready == total,
+        complete=bool(seen and revision_reached and updated >= desired - held and desired == ready == total),
         message="; ".join(trouble),
     )
 

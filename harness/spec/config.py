@@ -36,6 +36,7 @@ _MESSAGES: Final = {
     "maxItems": "too long a list",
     "uniqueItems": "a value stands in the list twice",
     "minLength": "must not be empty",
+    "maxLength": "too long",
 }
 _WRITE_ONE: Final = "python deployment_cli.py template cluster-config.yaml writes a complete one"
 
@@ -234,7 +235,8 @@ def _explain(error: ValidationError, marks: Marks, source: str) -> Iterator[Prob
             path, cast(Mapping[str, Any], error.instance), list(node["properties"]), marks, source
         )
         return
-    near = difflib.get_close_matches(str(error.instance), [str(choice) for choice in node.get("enum", [])], 1, 0.5)
+    choices = [str(choice) for choice in node.get("enum", node.get("examples", []))]
+    near = difflib.get_close_matches(str(error.instance), choices, 1, 0.5)
     value = error.instance if isinstance(error.instance, str) else json.dumps(error.instance, default=str)
     message = _MESSAGES.get(str(error.validator), error.message)
     if error.validator == "type":
@@ -257,9 +259,8 @@ def _explain_rule(violation: Violation, marks: Marks, source: str) -> Problem:
     # Where the file says nothing of the key itself, what bounds it is what was written.
     path, bound = violation.path, violation.bound
     place = _find(marks, bound if bound in marks and path not in marks else path)
-    message = f"above {'.'.join(bound)} ({violation.limit})"
-    remedy = f"at most {violation.limit}, or raise {bound[-1] if bound[-1] not in path else '.'.join(bound)}"
-    return Problem(source, *place, ".".join(path), violation.value, message, remedy)
+    value = violation.value if isinstance(violation.value, str) else json.dumps(violation.value)
+    return Problem(source, *place, ".".join(map(str, path)), value, violation.message, violation.remedy)
 
 
 def _type_name(kind: object) -> str:

@@ -61,19 +61,27 @@ def render_documentation() -> str:
             if section.is_leaf
             else [k for k in walk(section.node, section.path, section.planned) if k.is_leaf]
         )
-        for key in rows:
+        for key in (shown for row in rows for shown in _with_items(row)):
             meaning = key.node["description"] + (f" **{_PLANNED.capitalize()}.**" if key.planned else "")
-            default = json.dumps(key.node["default"])
-            lines.append(f"| `{key.dotted}` | `{default}` | {allowed(key.node)} | {meaning} |")
+            default = f"`{json.dumps(key.node['default'])}`" if key.is_leaf else ""
+            lines.append(f"| `{key.dotted}` | {default} | {allowed(key.node)} | {meaning} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _with_items(key: Key) -> Iterator[Key]:
+    """Yield a key, and what each item of its list has."""
+    yield key
+    yield from walk(key.node.get("items", {}), (*key.path[:-1], f"{key.path[-1]}[]"), key.planned)
 
 
 def _plain(node: Any) -> Any:
     if isinstance(node, Mapping):
         plain = {name: _plain(child) for name, child in node.items() if not str(name).startswith("x-")}
         if isinstance(children := node.get("properties"), Mapping):
-            plain["required"] = [name for name, child in children.items() if "null" not in child["type"]]
+            plain["required"] = node.get("required") or [
+                name for name, child in children.items() if "null" not in child["type"]
+            ]
         return plain
     return [_plain(child) for child in node] if isinstance(node, list) else node
 
@@ -81,13 +89,18 @@ def _plain(node: Any) -> Any:
 def _lines(keys: tuple[Key, ...], *, comment_planned: bool = False) -> Iterator[str]:
     for key in keys:
         # At the start of the line: taking it away leaves a key where it belongs.
-        commented = "# " if comment_planned and key.planned else ""
+        commented = "# " if comment_planned and _is_planned(key) else ""
         start = commented + _INDENT * (len(key.path) - 1)
         if len(key.path) == 1:
             yield "\n"
         yield f"{start}# {_remark(key.node)}\n"
         value = f" {_inline(key.node['default'])}" if key.is_leaf else ""
         yield f"{start}{key.path[-1]}:{value}\n"
+
+
+def _is_planned(key: Key) -> bool:
+    """Whether nothing of a key has an effect yet: a section of comments alone would be a null, and delete its keys."""
+    return key.planned or (not key.is_leaf and all(map(_is_planned, walk(key.node, key.path))))
 
 
 def _inline(value: object) -> str:
@@ -111,10 +124,15 @@ _FILES: Final[dict[Path, Callable[[], str]]] = {
 def main() -> int:
     """Write the generated files; with `--check`, print how they differ and return 1 if they do."""
     parser = argparse.ArgumentParser(prog="python -m harness.spec.generate", description=__doc__)
+    return update(_FILES, parser)
+
+
+def update(files: Mapping[Path, Callable[[], str]], parser: argparse.ArgumentParser) -> int:
+    """Write files that are made of something else, or compare them, as the command line says; return its status."""
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a file is not up to date")
     check = parser.parse_args().check
     drifted = False
-    for path, render in _FILES.items():
+    for path, render in files.items():
         old, new = path.read_text(encoding="utf-8") if path.exists() else "", render()
         if old == new:
             continue

@@ -1,12 +1,12 @@
 """Rules that span keys; the schema holds those of one key. The chart's `_validate.tpl` has the same."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from harness.spec.quantity import read_quantity
 
-_Path = tuple[str, ...]
+Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,16 +14,18 @@ class Violation:
     """A value that another one does not allow.
 
     Attributes:
-        path: The names from the root to the key that is too large.
-        bound: The same of the key that bounds it.
+        path: The names and indices from the root to the key that is refused.
+        bound: The same of the key that does not allow it.
         value: What stands at `path`.
-        limit: What stands at `bound`, and so the most that `path` may have.
+        message: What is wrong.
+        remedy: What to do about it.
     """
 
-    path: _Path
-    bound: _Path
+    path: Path
+    bound: Path
     value: object
-    limit: object
+    message: str
+    remedy: str
 
 
 def judge(values: Mapping[str, Any]) -> Iterator[Violation]:
@@ -31,10 +33,48 @@ def judge(values: Mapping[str, Any]) -> Iterator[Violation]:
     for path, bound in _pairs(values):
         value, limit = _read(values, path), _read(values, bound)
         if read_quantity(value) > read_quantity(limit):
-            yield Violation(path, bound, value, limit)
+            raised = bound[-1] if bound[-1] not in path else ".".join(bound)
+            message = f"above {'.'.join(bound)} ({limit})"
+            yield Violation(path, bound, value, message, f"at most {limit}, or raise {raised}")
+    yield from _judge_conflict_rules(values["crdt"], {plugin["name"] for plugin in values["plugins"]})
+    yield from _judge_plugins(values["plugins"])
 
 
-def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[_Path, _Path]]:
+def _judge_conflict_rules(crdt: Mapping[str, Any], plugins: Set[str]) -> Iterator[Violation]:
+    path, mode = ("crdt", "conflict_rules"), crdt["conflict_resolution"]
+    if crdt["conflict_rules"] and mode != "advanced":
+        message, remedy = (
+            f"given while crdt.conflict_resolution is {mode}",
+            "none, or set conflict_resolution: advanced",
+        )
+        yield Violation(path, ("crdt", "conflict_resolution"), crdt["conflict_rules"], message, remedy)
+    for index, rule in enumerate(crdt["conflict_rules"]):
+        strategy, sources = rule["strategy"], rule.get("sources", [])
+        place, bound = (*path, index, "sources"), (*path, index, "strategy")
+        if strategy == "priority" and not sources:
+            yield Violation(place, bound, sources, "empty while the strategy is priority", "1 to 100 nodes")
+        elif strategy != "priority" and "." not in strategy and sources:
+            message, remedy = f"given while the strategy is {strategy}", "none, or set strategy: priority"
+            yield Violation(place, bound, sources, message, remedy)
+        plugin, dot, _ = strategy.partition(".")
+        if dot and plugin not in plugins:
+            message, remedy = f"of the plugin {plugin}, which is not in plugins", f"add {plugin} to plugins"
+            yield Violation(bound, ("plugins",), strategy, message, remedy)
+
+
+def _judge_plugins(plugins: Sequence[Mapping[str, Any]]) -> Iterator[Violation]:
+    first: dict[str, int] = {}
+    for index, plugin in enumerate(plugins):
+        name = plugin["name"]
+        if first.setdefault(name, index) != index:
+            place, bound = ("plugins", index, "name"), ("plugins", first[name], "name")
+            yield Violation(place, bound, name, "the name of another plugin", "a name of its own")
+        if plugin.get("source") and plugin.get("image"):
+            place, bound = ("plugins", index, "image"), ("plugins", index, "source")
+            yield Violation(place, bound, plugin["image"], "given beside source", "none, or remove source")
+
+
+def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
     """Yield the keys that must not be above another, and that other."""
     scaling = ("deployment", "auto_scaling")
     yield (*scaling, "min_replicas"), (*scaling, "max_replicas")
@@ -46,7 +86,7 @@ def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[_Path, _Path]]:
             yield ("instance_presets", size, "requests", resource), ("instance_presets", size, "limits", resource)
 
 
-def _read(values: Mapping[str, Any], path: _Path) -> Any:
+def _read(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     value: Any = values
     for name in path:
         value = value[name]

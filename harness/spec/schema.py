@@ -1,5 +1,6 @@
 """The values schema, `charts/jarvis/values.schema.yaml`: the one source of keys, ranges, defaults and sentences."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -64,12 +65,14 @@ def defaults(node: Node | None = None) -> Any:
 
 def allowed(node: Node) -> str:
     """Say in words which values a node accepts; empty where any of its type will do."""
-    if "enum" in node:
-        return ", ".join(str(value) for value in node["enum"])
+    if choices := node.get("enum", node.get("examples")):
+        return ", ".join(json.dumps(each) if isinstance(each, bool) else str(each) for each in choices if each != "")
     if "minimum" in node:
         return f"{node['minimum']} to {node['maximum']}" + (f" {node['x-unit']}" if "x-unit" in node else "")
     if node.get("type") == "boolean":
         return "true or false"
     if node.get("type") == "array":
         return f"a list of {node['minItems']} to {node['maxItems']}"
+    if "maxLength" in node:
+        return f"at most {node['maxLength']} characters"
     return f"text like {node['default']}" if node.get("pattern") and node.get("default") else ""

@@ -14,6 +14,7 @@ from harness.process import Completed, run
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/jarvis"
+VALUES_FILES = tuple(sorted((ROOT / "values").glob("*.yaml")))
 Manifest = dict[str, Any]
 Render = Callable[..., list[Manifest]]
 
@@ -21,6 +22,12 @@ Render = Callable[..., list[Manifest]]
 @pytest.fixture(scope="session")
 def helm() -> Path:
     return find_tool("helm")
+
+
+@pytest.fixture(scope="session")
+def helms() -> dict[str, Path]:
+    """Both generations of helm: `helm` is 3, `helm4` is 4."""
+    return {name: find_tool(name) for name in ("helm", "helm4")}
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +70,11 @@ def nested(path: tuple[str, ...], value: Any) -> Manifest:
     for key in reversed(path):
         value = {key: value}
     return copy.deepcopy(value)
+
+
+def find_pods(body: Any) -> list[Manifest]:
+    """Specifications of every pod in a manifest, of whatever kind it is."""
+    if isinstance(body, dict):
+        here = [body] if "containers" in body else []
+        return here + [pod for value in body.values() for pod in find_pods(value)]
+    return [pod for value in body for pod in find_pods(value)] if isinstance(body, list) else []

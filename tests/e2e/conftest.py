@@ -79,7 +79,8 @@ def deployment(kube_cluster: Cluster) -> Iterator[Deployment]:
     done = run_cli("deploy", str(CONFIG), "-o", "json")
     assert done.returncode == 0, done.stderr
     deployment_id = json.loads(done.stdout)["deployment_id"]
-    yield Deployment(deployment_id, kube_cluster, Service(connect(CONTEXT), NAMESPACE))
+    with Service(connect(CONTEXT), NAMESPACE) as service:
+        yield Deployment(deployment_id, kube_cluster, service)
     if run_cli("status", "-o", "json").stdout:
         removed = run_cli("cleanup", deployment_id)
         assert removed.returncode == 0, removed.stderr

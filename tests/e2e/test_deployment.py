@@ -6,10 +6,12 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 from harness.kube import connect
 from harness.poll import Done, Pending, wait_until
@@ -88,6 +90,22 @@ def test_status_and_health_agree_that_all_is_well(deployment: Deployment) -> Non
     assert {pod["name"] for pod in json.loads(status.stdout)["pods"]} >= set(NODES)
 
 
+def test_the_renewal_finds_nothing_to_do_and_may_do_it(deployment: Deployment) -> None:
+    deployment.kubectl("create job renew-by-hand --from=cronjob/jarvis-tls", output_format="")
+    try:
+
+        def look() -> Done[None] | Pending:
+            status = deployment.kubectl("get job renew-by-hand").get("status", {})
+            assert not status.get("failed"), deployment.kubectl("logs job/renew-by-hand", output_format="")
+            return Done(None) if status.get("succeeded") else Pending(str(status))
+
+        wait_until(look, what="the renewal", deadline_seconds=180)
+        said = deployment.kubectl("logs job/renew-by-hand", output_format="")
+        assert 6 == said.count("is up to date")
+    finally:
+        deployment.kubectl("delete job renew-by-hand", output_format="")
+
+
 def test_a_killed_node_loses_no_acknowledged_write(deployment: Deployment) -> None:
     victim, key, stop = NODES[1], "e2e.killed", threading.Event()
     with ThreadPoolExecutor(len(NODES)) as pool:
@@ -141,6 +159,32 @@ def test_health_sees_a_missing_node_and_its_return(deployment: Deployment) -> No
         assert verdicts["CRDT workload"] == "degraded"
     finally:
         deployment.kubectl("scale statefulset jarvis-crdt", replicas="3", output_format="")
+    deployment.await_health()
+
+
+def test_growing_and_shrinking_loses_nothing_and_counts_nothing_twice(deployment: Deployment, tmp_path: Path) -> None:
+    keys = [f"e2e.resize.{number}" for number in range(20)]
+    for increment, nodes in ((1, 4), (2, 3)):
+        for key in keys:
+            deployment.service.write(key, "pn_counter", {"increment": increment})
+        resize(deployment, tmp_path, nodes)
+
+    assert [3] * len(keys) == [deployment.service.read(key) for key in keys]
+    again = run_cli("deploy", str(CONFIG))
+    assert again.returncode == 0, again.stderr
+    deployment.await_health()
+    deployment.await_value(keys[0], 3)
+
+
+def resize(deployment: Deployment, directory: Path, nodes: int) -> None:
+    """Deploy with so many nodes, and each key on two of them only."""
+    config = yaml.safe_load(CONFIG.read_text())
+    config["infrastructure"]["node_count"] = nodes
+    config["crdt"] = {"replication_factor": 2}
+    file = directory / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    done = run_cli("deploy", str(file))
+    assert done.returncode == 0, done.stderr
     deployment.await_health()
 
 

@@ -1,5 +1,6 @@
 """Bugs planted to see that the judges catch them: each is a context in which to run, and yields the options for it."""
 
+import asyncio
 import contextlib
 from unittest import mock
 
@@ -7,46 +8,49 @@ from crdt_service.datatypes.aw_set import AwSet
 from crdt_service.datatypes.lww_register import LwwRegister
 from crdt_service.datatypes.pn_counter import PnCounter
 from crdt_service.disk.journal import Journal
-from crdt_service.loops import commit
+from crdt_service.kernel.error import ServiceError
+from crdt_service.loops import commit, exchange, garbage
 from crdt_service.loops.commit import Committer
-from crdt_service.replication.outbox import Outbox, delta_bytes
+from crdt_service.loops.exchange import send_states
+from crdt_service.replication import commits
+from crdt_service.replication.commits import CommitLog
+from crdt_service.replication.handoff import Handoff
 from crdt_service.store.batch import Batch
-from crdt_service.wire.record import encode_record
+from crdt_service.store.tombstones import Tombstones
 from tests.sim.simulation import Options
 
 
-class _KnownCommitter(Committer):
-    """Lets a batch find the publisher through its store."""
+class _EagerCommitter(Committer):
+    """Pushes what is not on disk yet."""
 
-    def subscribe(self, publish):
-        super().subscribe(publish)
-        self._store.publish = publish
+    async def _append(self, step):
+        if step.own:
+            for peer in self._publish.__self__._peers.values():
+                asyncio.create_task(_push(peer.channel, step.own, self._replica))  # noqa: RUF006
+        await super()._append(step)
 
 
-class _PushedBatch(Batch):
-    def pick_written(self, deltas):
-        written = super().pick_written(deltas)
-        self._store.publish(0.0, written)
-        return written
+async def _push(channel, deltas, replica):
+    with contextlib.suppress(ServiceError):
+        await send_states(channel, deltas, replica)
 
 
 class _ShownBatch(Batch):
-    def pick_written(self, deltas):
+    def encode(self):
         self.install()
-        return super().pick_written(deltas)
+        return super().encode()
 
 
 class _LazyJournal(Journal):
     def append(self, payload):
-        record = encode_record(payload, self.log_bytes)
-        self._disk.write(self._descriptor, record)
+        record = self._encoder.encode(payload, self.log_bytes)
+        self._disk.write(self._descriptor, record, self.log_bytes)
         self.log_bytes += len(record)
 
 
 @contextlib.contextmanager
 def push_before_sync():
-    with mock.patch.object(commit, "Batch", _PushedBatch):
-        yield Options(committer=_KnownCommitter)
+    yield Options(committer=_EagerCommitter)
 
 
 @contextlib.contextmanager
@@ -97,15 +101,76 @@ def removed_comes_back():
 
 
 @contextlib.contextmanager
-def outbox_without_limit():
-    def put(self, committed_at, deltas):
-        size = sum(map(delta_bytes, deltas))
-        self._batches.append((committed_at, deltas, size))
-        self._bytes += size
-        return 0
-
-    with mock.patch.object(Outbox, "put", put):
+def commit_log_without_limit():
+    with mock.patch.object(CommitLog, "append", _append_all):
         yield Options()
+
+
+def _append_all(self, committed_at, deltas):
+    with mock.patch.object(commits, "LOG_BYTES_MAX", 1 << 30):
+        return _append(self, committed_at, deltas)
+
+
+_append = CommitLog.append
+
+
+@contextlib.contextmanager
+def dots_again_after_a_handoff():
+    def drop(self, choose, _):
+        return _drop(self, choose, self._replica.origin)
+
+    with mock.patch.object(Committer, "drop", drop):
+        yield Options()
+
+
+_drop = Committer.drop
+
+
+@contextlib.contextmanager
+def handoff_to_whoever_is_there():
+    with mock.patch.object(Handoff, "_is_confirmed", lambda *_: True):
+        yield Options()
+
+
+@contextlib.contextmanager
+def a_quorum_of_one():
+    with mock.patch.object(exchange, "needed", lambda *_: 1):
+        yield Options()
+
+
+@contextlib.contextmanager
+def a_repetition_counts_again():
+    with mock.patch.object(Batch, "_find_applied", lambda *_: None):
+        yield Options()
+
+
+class _ReusingBatch(Batch):
+    def __init__(self, store, clock, origin, _floor):
+        super().__init__(store, clock, origin)
+
+
+@contextlib.contextmanager
+def dots_again_after_a_purge():
+    with mock.patch.object(commit, "Batch", _ReusingBatch):
+        yield Options(steps=600, purging_share=1.0)
+
+
+@contextlib.contextmanager
+def an_old_node_is_merged():
+    with mock.patch.object(garbage, "is_stale", lambda *_: False):
+        yield Options(steps=600, purging_share=1.0, remembering_share=0.0)
+
+
+@contextlib.contextmanager
+def what_was_purged_is_not_remembered():
+    with mock.patch.object(Tombstones, "put", lambda *_: None):
+        yield Options(steps=600, purging_share=1.0, remembering_share=1.0)
+
+
+@contextlib.contextmanager
+def never_purged():
+    with mock.patch.object(garbage.Collector, "_propose", lambda *_: asyncio.sleep(0)):
+        yield Options(steps=600, purging_share=1.0)
 
 
 # The judges of which at least one must find the bug.
@@ -116,5 +181,13 @@ BUGS = {
     no_tie_break: {"convergence"},
     sum_instead_of_maximum: {"double_count", "convergence"},
     removed_comes_back: {"resurrection", "convergence"},
-    outbox_without_limit: {"bound"},
+    commit_log_without_limit: {"bound"},
+    dots_again_after_a_handoff: {"lost_write", "convergence"},
+    handoff_to_whoever_is_there: {"lost_write"},
+    a_quorum_of_one: {"lost_write", "stale_read"},
+    a_repetition_counts_again: {"double_count"},
+    dots_again_after_a_purge: {"resurrection", "lost_write", "convergence"},
+    an_old_node_is_merged: {"resurrection"},
+    what_was_purged_is_not_remembered: {"resurrection"},
+    never_purged: {"garbage"},
 }

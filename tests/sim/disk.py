@@ -1,4 +1,6 @@
-"""A disk in memory that loses at a crash what was not synced: whole, in part, torn at any byte, or padded with zeros.
+"""A disk in memory that loses at a crash what was not synced: whole, in part, torn at any byte or sector, or as zeros.
+
+A file enlarged ahead of its writes holds zeros where none of them arrived.
 
 Names are durable once their directory is synced; of the changes since then, each may or may not survive.
 """
@@ -11,6 +13,8 @@ from pathlib import PurePosixPath
 from crdt_service.disk.disk import Disk
 from crdt_service.kernel.error import ConfigError
 
+_SECTOR_BYTES = 512
+
 
 class PowerLoss(BaseException):
     """The machine went dark amid an operation; no handler of the code under test may run."""
@@ -20,7 +24,7 @@ class _File:
     def __init__(self):
         self.durable = b""
         self.data = b""
-        self.pending = []  # Writes (bytes) and truncations (int) since the last sync.
+        self.pending = []  # Writes (offset, bytes) and new sizes (int) since the last sync.
 
     def change(self, operation):
         self.pending.append(operation)
@@ -36,12 +40,29 @@ class _File:
         data = self.durable
         for operation in self.pending[:kept]:
             data = _apply(data, operation)
-        torn = self.pending[kept] if kept < len(self.pending) else None
-        if isinstance(torn, bytes):
-            length = randomness.randint(0, len(torn))
-            data += torn[:length] + bytes(randomness.choice((0, len(torn) - length)))
+        if kept < len(self.pending) and not isinstance(self.pending[kept], int):
+            data = _tear(data, *self.pending[kept], randomness)
         self.durable = self.data = data
         self.pending = []
+
+
+def _apply(data, operation):
+    if isinstance(operation, int):
+        return data[:operation].ljust(operation, b"\0")
+    offset, part = operation
+    return data[:offset].ljust(offset, b"\0") + part + data[offset + len(part) :]
+
+
+def _tear(data, offset, part, randomness):
+    """Write a beginning of `part`, or that and later sectors; what lies between stays, or becomes zeros."""
+    length = randomness.randint(0, len(part))
+    torn = _apply(data, (offset, part[:length]))
+    how = randomness.randrange(3)
+    if how == 0:
+        return torn
+    torn = torn.ljust(offset + len(part), b"\0")
+    later = -(-(offset + length) // _SECTOR_BYTES) * _SECTOR_BYTES - offset
+    return torn if how == 1 or later >= len(part) else _apply(torn, (offset + later, part[later:]))
 
 
 class SimDisk(Disk):
@@ -79,6 +100,10 @@ class SimDisk(Disk):
         for name in sorted(self._names):
             self._names[name].tear(self._random)
 
+    def wipe(self):
+        """Come back empty, as a new disk."""
+        self._names, self._durable_names, self._pending_names = {}, {}, []
+
     def power_on(self):
         self._has_power = True
         self.sync_fails = False
@@ -93,10 +118,13 @@ class SimDisk(Disk):
     def names(self):
         return sorted(self._names)
 
-    def read(self, name):
-        return self._names[name].data
+    def size(self, name):
+        return len(self._names[name].data)
 
-    def open_append(self, name):
+    def read(self, name, offset_bytes, size_bytes):
+        return self._names[name].data[offset_bytes : offset_bytes + size_bytes]
+
+    def open(self, name):
         with self._operation("open", name):
             if name not in self._names:
                 self._refuse_when_full(0.4)
@@ -106,12 +134,22 @@ class SimDisk(Disk):
             self._open[self._next] = self._names[name]
         return self._next
 
-    def write(self, descriptor, data):
-        with self._operation("write", len(data)):
-            if self._random.random() < self.fullness:
-                self._open[descriptor].change(bytes(data[: self._random.randrange(len(data))]))
+    def allocate(self, descriptor, offset_bytes, size_bytes):
+        with self._operation("allocate", size_bytes):
+            file = self._open[descriptor]
+            end = offset_bytes + size_bytes
+            if self._random.random() < self.fullness:  # Some of it may have been found.
+                file.change(max(len(file.data), self._random.randint(offset_bytes, end - 1)))
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._open[descriptor].change(bytes(data))
+            file.change(max(len(file.data), end))
+
+    def write(self, descriptor, data, offset_bytes):
+        with self._operation("write", len(data)):
+            file = self._open[descriptor]
+            if offset_bytes + len(data) > len(file.data) and self._random.random() < self.fullness:
+                file.change((offset_bytes, bytes(data[: self._random.randrange(len(data))])))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            file.change((offset_bytes, bytes(data)))
 
     def sync(self, descriptor):
         with self._operation("sync", descriptor):
@@ -177,7 +215,3 @@ class SimDisk(Disk):
         if is_last:
             self.lose_power()
             raise PowerLoss
-
-
-def _apply(data, operation):
-    return data[:operation] if isinstance(operation, int) else data + operation

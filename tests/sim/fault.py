@@ -34,6 +34,35 @@ class Saboteur:
         if machine.process is not None:
             self._world.loop.create_task(machine.stop())
 
+    def _lose_disk(self, machine):
+        """Lose one disk in all: more than one could take the only copies of what a majority acknowledged."""
+        if not any(self._world.history.disks.values()):
+            machine.lose_disk()
+
+    def _resize(self, _):
+        names = [name for name in self._world.names if name != self._world.away]
+        self._world.resize(self._random.sample(names, self._random.randint(2, len(names))))
+
+    def send_away(self, machine):
+        """Have a node be away for longer than the horizon, while the others go on without it."""
+        world = self._world
+        if machine.process is None:
+            return
+        world.away = machine.name
+        seconds = world.profile.horizon_seconds * self._random.uniform(1.2, 2.5)
+        machine.go_away(seconds)
+        world.loop.call_later(self._random.choice((0.1, 3.0)), self._go_on_without, machine.name)
+        world.loop.call_later(seconds + self._random.choice((0.0, 1.0)), self._return)
+
+    def _go_on_without(self, name):
+        if self._world.away == name and not self._world.is_calm:
+            self._world.resize([other for other in self._world.names if other != name])
+
+    def _return(self):
+        self._world.away = None
+        if not self._world.is_calm:
+            self._world.resize(self._world.names)
+
     def _power_loss_amid_operation(self, machine):
         machine.disk.operations_to_loss = self._random.randint(1, 12)
 

@@ -5,11 +5,10 @@ Within a connection messages keep their order. What an old one still carries may
 
 import asyncio
 import contextlib
-import itertools
 from collections import deque
 
-from crdt_service.kernel.error import OutcomeUnknownError, ServiceError, UnreachableError
-from crdt_service.net.channel import REQUEST_SECONDS_MAX
+from crdt_service.kernel.error import ServiceError, UnreachableError
+from crdt_service.net.channel import Channel
 from crdt_service.wire.message import (
     FailureReply,
     PushRequest,
@@ -75,7 +74,7 @@ class Network:
 
 
 class Link:
-    """The dialling end of a connection to one process; a Channel."""
+    """The dialling end of a connection to one process: a real Channel, and the wire below it."""
 
     def __init__(self, network, source, target):
         self.node_id = target.name
@@ -83,32 +82,22 @@ class Link:
         self.target = target
         self.closed = asyncio.Event()
         self._network = network
-        self._ids = itertools.count(1)
-        self._waiting = {}
+        self._channel = Channel(target.name, self)
         self._out = _Pipe(network, source.name, target.name, self._arrive)
         self._back = _Pipe(network, target.name, source.name, self._return)
 
     async def request(self, build):
         """As the Channel protocol says."""
-        if self.closed.is_set() or not self.source.is_alive:
+        if not self.source.is_alive:
             raise UnreachableError(self.node_id)
-        number = next(self._ids)
-        waiting = self._waiting[number] = self._network.loop.create_future()
-        self._out.send(encode_message(build(number)))
+        return await self._channel.request(build)
+
+    def send(self, body):
+        """As the Wire protocol says; the connection may break right after."""
+        self._out.send(body)
         if self._network.random.random() < self._network.loss:
             self._network.trace("cut", self.source.name, self.node_id)
             self.close(is_drained=self._network.random.random() < 0.5)
-        try:
-            async with asyncio.timeout(REQUEST_SECONDS_MAX):
-                reply = await waiting
-        except TimeoutError as error:
-            self.close()
-            raise OutcomeUnknownError(self.node_id) from error
-        finally:
-            self._waiting.pop(number, None)
-        if isinstance(reply, FailureReply):
-            raise ServiceError(reply.code, reply.message, reply.remedy)
-        return reply
 
     def close(self, *, is_drained=False):
         """End the connection; with `is_drained` what was sent still arrives."""
@@ -119,10 +108,7 @@ class Link:
         self._back.cut()
         if not is_drained:
             self._out.cut()
-        for waiting in self._waiting.values():
-            if not waiting.done():
-                waiting.set_exception(OutcomeUnknownError(self.node_id))
-                waiting.exception()  # Whoever waited may have died.
+        self._channel.end()
 
     def _arrive(self, frame):
         request = decode_request(frame)
@@ -149,9 +135,7 @@ class Link:
     def _return(self, frame):
         reply = decode_reply(frame)
         self._network.trace("return", self.node_id, self.source.name, type(reply).__name__, len(frame))
-        waiting = self._waiting.pop(reply.id, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(reply)
+        self._channel.receive(frame)
 
 
 class _Pipe:
@@ -191,5 +175,6 @@ class _Pipe:
 
 
 async def _ignore_refusal(answer):
+    """Await what may well be refused."""
     with contextlib.suppress(ServiceError):
         await answer

@@ -6,15 +6,18 @@ import random
 
 from crdt_service.kernel.clock import HybridClock
 from crdt_service.kernel.error import ServiceError
-from crdt_service.loops.answer import answer
+from crdt_service.loops.answer import Answerer
 from crdt_service.loops.exchange import Exchange
-from crdt_service.replication.outbox import delta_bytes
-from crdt_service.store.batch import replay
+from crdt_service.loops.garbage import Collector
+from crdt_service.loops.rewrite import rewrite
+from crdt_service.replication.replica import Replica
 from crdt_service.store.store import Store
-from crdt_service.wire.message import ReadRequest, WriteRequest
+from crdt_service.wire.message import Concern, ReadRequest, WriteRequest
+from crdt_service.wire.seal import Key
 from tests.sim.disk import PowerLoss
 from tests.sim.history import Seen
 
+KEYS = (Key(b"a" * 32), Key(b"b" * 32))
 BACKOFF_SECONDS_MIN = 0.1
 BACKOFF_SECONDS_MAX = 2.0
 current = contextvars.ContextVar("current process", default=None)
@@ -25,6 +28,19 @@ class SilentObserver:
 
     def __getattr__(self, name):
         return lambda *_: None
+
+
+class _Exchange(Exchange):
+    """Tells when a node starts anew: what only it has acknowledged may be gone then."""
+
+    def __init__(self, node_id, *args, world, **options):
+        super().__init__(node_id, *args, **options)
+        self._world = world
+
+    def refill(self):
+        super().refill()
+        self._world.trace("rebuilt", self._node_id)
+        self._world.history.lose_disk(self._node_id)
 
 
 class Process:
@@ -41,22 +57,53 @@ class Process:
         self._context = contextvars.copy_context()
         self._context.run(current.set, self)
         hybrid = HybridClock(machine.clock)
-        journal = world.options.journal(machine.disk, self.name, random.Random(machine.random.random()))
+        journal = world.options.journal(
+            machine.disk, self.name, random.Random(machine.random.random()), machine.draw_keys()
+        )
         self.journal = journal
         self.store = Store(hybrid)
-        replay(self.store, hybrid, journal.replica, journal.recover())
+        self.replica = Replica(journal.replica)
+        self.replica.replay(self.store, hybrid, journal.recover())
+        if journal.needs_rewrite:
+            rewrite(self.store, journal, self.replica)
         self.committer = self._context.run(
             world.options.committer,
             self.store,
             journal,
-            replica=journal.replica,
+            replica=self.replica,
             clock=machine.clock,
             hybrid=hybrid,
             observer=SilentObserver(),
             log_bytes_max=world.profile.log_bytes_max,
         )
-        self.exchange = Exchange(self.store, self.committer, SilentObserver(), world.profile.sync_interval_seconds)
+        self.exchange = _Exchange(
+            self.name,
+            self.store,
+            self.committer,
+            self.replica,
+            placement=machine.placement,
+            observer=SilentObserver(),
+            sync_interval_seconds=world.profile.sync_interval_seconds,
+            randomness=random.Random(machine.random.random()),
+            world=world,
+        )
+        self.collector = Collector(
+            self.name,
+            self.store,
+            self.committer,
+            self.replica,
+            self.exchange,
+            clock=machine.clock,
+            observer=SilentObserver(),
+            randomness=random.Random(machine.random.random()),
+            is_complete=lambda: True,  # Who is away leaves the placement: more is purged without it than in earnest.
+            horizon_seconds=world.profile.horizon_seconds,
+        )
+        self._answerer = Answerer(
+            self.name, self.store, self.committer, self.replica, self.exchange, collector=self.collector, epoch=1
+        )
         self._run = self.spawn(self._commit())
+        self.spawn(self.collector.run())
         for peer in world.names:
             if peer != self.name:
                 self.spawn(self._link(peer))
@@ -67,12 +114,24 @@ class Process:
 
     async def answer(self, request):
         """Answer as a node does, and note what a client sees."""
-        reply = await answer(self.store, self.committer, request)
+        history, asked = self._world.history, self._world.loop.time()
+        reply = self._answerer.answer(request)
+        if asyncio.iscoroutine(reply):
+            reply = await reply
         if isinstance(request, ReadRequest | WriteRequest):
-            datatype = self.store.find(request.key)
-            if datatype is not None:
-                state = datatype.encode(self.store.states[request.key, datatype.tag])
-                self._world.history.seen.append(Seen(self.name, request.key, datatype.tag, state))
+            for delta in self.store.encode_key(request.key)[:1]:
+                seen = Seen(
+                    self.name,
+                    delta.key,
+                    delta.tag,
+                    delta.state,
+                    history.disks[self.name],
+                    asked,
+                    self._world.loop.time(),
+                )
+                history.seen.append(seen)
+                if isinstance(request, ReadRequest) and request.concern is not Concern.ONE:
+                    history.quorum_reads.append(seen)
         self.measure()
         return reply
 
@@ -80,9 +139,7 @@ class Process:
         """Note the sizes of all queues."""
         history = self._world.history
         history.queue_items = max(history.queue_items, len(self.committer._queue))
-        for outbox in self.exchange._outboxes:
-            size = sum(delta_bytes(delta) for _, deltas, _ in outbox._batches for delta in deltas)
-            history.outbox_bytes = max(history.outbox_bytes, size)
+        history.commits_bytes = max(history.commits_bytes, self.replica.commits.bytes)
 
     def die(self):
         """End at once: nothing that it was about to do happens."""
@@ -138,8 +195,16 @@ class Machine:
         self.random = randomness
         self.process = None
         self.slow_disk_ms = 0
+        self.placement = world.placement
         self._world = world
         self._starts = None
+        self._is_sealed = False
+
+    def draw_keys(self):
+        """Turn encryption on at some start, and change the key at about every second one after it."""
+        if self._world.profile.is_sealed and self.random.random() < 0.5:
+            self._is_sealed = True
+        return self.random.sample(KEYS, 2) if self._is_sealed else []
 
     def start(self):
         """Start the process, or try again later when its disk does not let it."""
@@ -163,7 +228,7 @@ class Machine:
             self.disk.kill()
             self.start_later(1.0)
         else:
-            self._world.trace("started", self.name, self.process.journal.replica, len(self.process.store.states))
+            self._world.trace("started", self.name, self.process.journal.replica, len(self.process.store))
 
     def start_later(self, seconds):
         if self._starts is None:
@@ -173,6 +238,26 @@ class Machine:
         """The machine goes dark, and comes back."""
         self._end("power_loss")
         self.disk.lose_power()
+
+    def lose_disk(self):
+        """The machine goes dark, and comes back with an empty disk."""
+        self._end("lose_disk")
+        self.disk.lose_power()
+        self.disk.wipe()
+        self._world.history.lose_disk(self.name)
+
+    def go_away(self, seconds):
+        """The process dies, and comes back after so long."""
+        self.kill()
+        self._starts.cancel()
+        self._starts = None
+        self.start_later(seconds)
+
+    def place(self, placement):
+        """Hear of a new placement."""
+        self.placement = placement
+        if self.process is not None:
+            self.process.exchange.place(placement)
 
     def kill(self):
         """The process dies at once; the machine stays."""

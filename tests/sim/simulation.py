@@ -7,16 +7,20 @@ import time
 from dataclasses import dataclass, field
 
 from crdt_service.disk.journal import Journal
+from crdt_service.kernel.slot import slot_of
 from crdt_service.loops.commit import Committer
+from crdt_service.membership.placement import Placement
+from tests.dump import dump
 from tests.sim.clock import SimClock
 from tests.sim.disk import SimDisk
 from tests.sim.fault import Saboteur
 from tests.sim.history import History, Outcome
 from tests.sim.judge import judge_all
+from tests.sim.judge.convergence import differ
 from tests.sim.loop import VirtualLoop
 from tests.sim.network import Network
 from tests.sim.process import Machine, current
-from tests.sim.profile import draw_profile, limited
+from tests.sim.profile import draw_profile, hasten, limited
 from tests.sim.trace import Trace
 from tests.sim.workload import Client
 
@@ -29,10 +33,16 @@ PROBE_TRIES = 10
 
 @dataclass(frozen=True)
 class Options:
-    """What to run; 0 nodes draws 3 to 7 from the seed. The classes are arguments so that a test can plant bugs."""
+    """What to run; 0 nodes draws 3 to 7 from the seed.
+
+    In a share of the worlds deleted keys are purged, and in a share of those that is remembered to the end. The classes
+    are arguments so that a test can plant bugs.
+    """
 
     nodes: int = 0
     steps: int = 300
+    purging_share: float = 0.4
+    remembering_share: float = 0.6
     journal: type = Journal
     committer: type = Committer
 
@@ -87,12 +97,21 @@ class World:
         self.trace = Trace(self.loop.time)
         self.is_calm = False
         self._seed = seed
+        self._resizes = self._randomness("resizes")
         randomness = self._randomness("profile")
         self.profile = draw_profile(randomness)
+        purging = self._randomness("purging")
+        if purging.random() < options.purging_share:
+            self.profile = hasten(self.profile, purging, options.remembering_share)
+        self.away = None
+        self.history.clock_error_seconds = self.profile.clock_error_seconds
+        self.history.is_purging = self.profile.is_purging
         self.history.queue_items_max = self.profile.limits["queue_items"]
-        self.history.outbox_bytes_max = self.profile.limits["outbox_bytes"]
+        self.history.commits_bytes_max = self.profile.limits["commits_bytes"]
         nodes = options.nodes or randomness.randint(3, 7)
         self.names = [f"node-{number}" for number in range(nodes)]
+        self.history.disks = dict.fromkeys(self.names, 0)
+        self.placement = self._place(self.names)
         self.network = Network(self.loop, self._randomness("network"), self.trace, self._find)
         self.network.latency_ms_max = self.profile.latency_ms_max
         self.network.loss = self.profile.loss
@@ -126,16 +145,36 @@ class World:
         self.saboteur.end()
         self.trace("calm")
         for machine in self.machines.values():
+            machine.place(self.placement)
+        for machine in self.machines.values():
             machine.start()
         if self.client.tasks:
             await asyncio.wait(list(self.client.tasks))
         await self._probe()
         self.history.quiet = await self._become_quiet()
-        self.history.final = {name: self._dump(name) for name in self.names}
+        if self.profile.is_purging:
+            await self._become_empty()
+        self.history.final, self.history.owners = self._dump_all()
+
+    def resize(self, names):
+        """Place data on other nodes; each node hears of it later, or only after the next change."""
+        self.trace("resize", names)
+        self.history.is_static = False
+        self.placement = self._place(names)
+        for machine in self.machines.values():
+            delay = self._resizes.choice((0.0, 0.01, 0.5, 3.0))
+            self.loop.call_later(delay, self._tell, machine, self.placement)
+
+    def _tell(self, machine, placement):
+        if not self.is_calm:  # By then each has heard of the last one.
+            machine.place(placement)
 
     async def _sabotage(self):
         randomness = self._randomness("steps")
-        for _ in range(self.options.steps):
+        leaving = randomness.randrange(self.options.steps // 2) if self.profile.is_purging else None
+        for step in range(self.options.steps):
+            if step == leaving:
+                self.saboteur.send_away(self.machines[randomness.choice(self.names)])
             if randomness.random() < self.profile.fault_share:
                 self.saboteur.step()
             else:
@@ -166,15 +205,33 @@ class World:
             await asyncio.sleep(0.5)
         return False
 
+    async def _become_empty(self):
+        """Wait until no node remembers a vacant key, and note what is left in the end."""
+        deadline = self.loop.time() + LIVENESS_SECONDS_MAX
+        while self.loop.time() < deadline and self._list_vacant():  # noqa: ASYNC110 - the nodes do not tell.
+            await asyncio.sleep(0.5)
+        self.history.vacant = self._list_vacant()
+
+    def _list_vacant(self):
+        running = {name: self._find(name) for name in self.names}
+        return {name: list(process.store.vacant) for name, process in running.items() if process.store.vacant}
+
     def _is_same(self):
-        first = self._dump(self.names[0])
-        return all(self._dump(name) == first for name in self.names)
+        return differ(*self._dump_all()) is None
+
+    def _dump_all(self):
+        """Return what each node holds, and who should hold each key."""
+        final = {name: self._dump(name) for name in self.names}
+        keys = sorted({key for states in final.values() for key, _ in states})
+        return final, {key: self.placement.owners(slot_of(key)) for key in keys}
+
+    def _place(self, names):
+        members = {name: f"zone-{number % 3}" for number, name in enumerate(self.names) if name in names}
+        return Placement(members, min(self.profile.replication_factor, len(self.names)))
 
     def _dump(self, name):
         process = self.machines[name].process
-        if process is None:
-            return {}
-        return {tuple(address): process.store.encode(address).state for address in process.store.states}
+        return {} if process is None else dump(process.store)
 
     def _make_machine(self, name, randomness):
         skew = self.profile.skew_seconds_max

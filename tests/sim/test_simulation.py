@@ -15,8 +15,9 @@ from tests.sim.disk import SimDisk
 from tests.sim.simulation import Options, run_seed
 
 BUG_SEEDS_MAX = 60
-# The first found a torn log behind a newer one, which no longer started.
-SEEDS = (115, *range(8))
+# The first found a torn log behind a newer one, which no longer started; the second what came back with its writer,
+# because the others had it by a repair alone.
+SEEDS = (115, 241, *range(8))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -31,7 +32,7 @@ def test_a_planted_bug_is_caught(bug):
     found = set()
     for seed in range(BUG_SEEDS_MAX):
         with bug() as options:
-            found |= run_seed(seed, dataclasses.replace(options, steps=150)).failures.keys()
+            found |= run_seed(seed, dataclasses.replace(options, steps=options.steps // 2)).failures.keys()
         if found & BUGS[bug]:
             return
     pytest.fail(f"{BUG_SEEDS_MAX} seeds found only {found}")

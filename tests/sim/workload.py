@@ -1,11 +1,15 @@
-"""Clients: each operation is sent once, and its outcome kept."""
+"""Clients: each operation is sent once, or again under its token, and its outcome kept."""
 
 import json
 from functools import partial
 
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError
-from crdt_service.wire.message import ReadRequest, WriteRequest
+from crdt_service.wire.message import TOKEN_NAME_BYTES, Concern, ReadRequest, Token, WriteRequest
 from tests.sim.history import Outcome, Write
+
+ERA_SECONDS = 4.0
+# A key rests for one era less than it takes to come to it again: longer than the horizon of purging worlds.
+ERAS = 6
 
 
 class Client:
@@ -26,7 +30,7 @@ class Client:
     def step(self):
         """Do something on a node that is drawn."""
         node = self._random.choice(self._world.names)
-        key = self._random.randrange(self._world.profile.keys)
+        key = self._draw_key()
         if self._random.random() < self._world.profile.burst_share:
             self._burst(key)
         elif self._random.random() < 0.15:
@@ -34,11 +38,20 @@ class Client:
         else:
             self._spawn(self._write(self._draw(node, key)))
 
+    def _draw_key(self, eras_ago=0):
+        """Return a key's number; where keys are purged each is used for a while, then left alone, and used again."""
+        number = self._random.randrange(self._world.profile.keys)
+        if not self._world.profile.is_purging:
+            return number
+        return f"{number}-{(int(self._world.loop.time() / ERA_SECONDS) - eras_ago) % ERAS}"
+
     def probe(self, nodes):
         """Write on each of `nodes`, over new connections; return the writes."""
         for link in self._links.values():
             link.close()
         writes = [self._new(node, "probe", "pn_counter", "increment", 1) for node in nodes]
+        for write in writes:
+            write.concern = Concern.ONE
         for write in writes:
             self._spawn(self._write(write))
         return writes
@@ -50,9 +63,17 @@ class Client:
             self._spawn(self._write(draw(self._random.choice(self._world.names), key)))
 
     def _draw(self, node, key):
+        if self._random.random() < self._world.profile.deletion_share:
+            return self._clear(node, key)
         return self._random.choice((self._count_up, self._count_up, self._assign, self._add, self._add, self._remove))(
             node, key
         )
+
+    def _clear(self, node, key):
+        key = self._random.choice((key, self._draw_key(1)))
+        kind = self._random.choice(("register", "set", "set"))
+        type_name = "aw_set" if kind == "set" else "lww_register"
+        return self._new(node, f"{kind}-{key}", type_name, "clear", True)
 
     def _count_up(self, node, key):
         verb = "increment" if self._random.random() < 0.8 else "decrement"
@@ -77,31 +98,60 @@ class Client:
         added_at, element = self._random.choice(known[-20:])
         return self._new(self._random.choice((node, added_at)), f"set-{key}", "aw_set", "remove", element)
 
+    def _draw_concern(self):
+        is_quorum = self._random.random() < self._world.profile.quorum_share
+        return self._random.choice((Concern.MAJORITY, Concern.MAJORITY, Concern.ALL)) if is_quorum else Concern.ONE
+
     def _new(self, node, key, type_name, verb, argument):
-        write = Write(node, key, type_name, verb, argument, self._world.loop.time())
+        write = Write(node, key, type_name, verb, argument, self._world.loop.time(), self._draw_concern())
         self._world.history.writes.append(write)
         return write
 
+    def _draw_token(self, write):
+        """Name some writes that are sent again; while the placement stays, two majorities share an owner."""
+        is_static = "resize" not in self._world.profile.faults
+        is_promised = is_static and write.type == "pn_counter" and write.concern is not Concern.ONE
+        if not is_promised or self._random.random() < 0.5:
+            return None
+        self._count += 1
+        return Token(self._count.to_bytes(TOKEN_NAME_BYTES, "big"), bytes(8))
+
     async def _write(self, write):
         op = json.dumps({write.verb: write.argument}).encode()
+        token = self._draw_token(write)
+        request = partial(
+            WriteRequest, key=write.key, type_name=write.type, op=op, concern=write.concern, is_read=False, token=token
+        )
         try:
             link = await self._link(write.node)
-            await link.request(partial(WriteRequest, key=write.key, type_name=write.type, op=op))
+            await link.request(request)
         except OutcomeUnknownError:
             write.outcome = Outcome.UNKNOWN
         except ServiceError as error:
-            write.outcome, write.code = Outcome.REFUSED, error.code
+            is_applied = error.code == "concern_not_met"
+            write.outcome, write.code = Outcome.UNKNOWN if is_applied else Outcome.REFUSED, error.code
         except OSError:
             write.outcome = Outcome.REFUSED
         else:
             write.outcome = Outcome.ACKNOWLEDGED
         write.answered = self._world.loop.time()
         self._world.trace(write.outcome.value, write.node, write.key, write.verb, write.argument, write.code)
+        if token is not None and write.outcome is Outcome.ACKNOWLEDGED:
+            await self._repeat(self._random.choice(self._world.names), request)
+
+    async def _repeat(self, node, request):
+        """Send an acknowledged write again, anywhere; whatever comes of it, it must not count again."""
+        try:
+            link = await self._link(node)
+            reply = await link.request(request)
+        except (ServiceError, OSError):
+            return
+        self._world.trace("repeated", node, reply.is_replay)
 
     async def _read(self, node, key):
         try:
             link = await self._link(node)
-            reply = await link.request(partial(ReadRequest, key=key))
+            reply = await link.request(partial(ReadRequest, key=key, concern=self._draw_concern()))
         except (ServiceError, OSError):
             return
         self._world.trace("read", node, key, reply.value.decode())

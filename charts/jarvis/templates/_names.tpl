@@ -3,9 +3,37 @@
 {{- define "jarvis.peers" -}}{{ .Release.Name }}-crdt-headless{{- end }}
 {{- define "jarvis.backend" -}}{{ .Release.Name }}-backend{{- end }}
 {{- define "jarvis.config" -}}{{ .Release.Name }}-config{{- end }}
+{{- define "jarvis.plugins" -}}{{ .Release.Name }}-plugins{{- end }}
 {{- define "jarvis.secret" -}}{{ .Release.Name }}-cluster{{- end }}
+{{- define "jarvis.encryption" -}}{{ .Release.Name }}-encryption{{- end }}
+{{- define "jarvis.apiKeys" -}}{{ .Release.Name }}-api-keys{{- end }}
+{{- define "jarvis.adminToken" -}}{{ .Release.Name }}-admin-token{{- end }}
+{{- define "jarvis.authority" -}}{{ .Release.Name }}-authority{{- end }}
+{{- define "jarvis.trust" -}}{{ .Release.Name }}-ca{{- end }}
+{{- define "jarvis.nodeTls" -}}{{ .Release.Name }}-node-tls{{- end }}
+{{- define "jarvis.backendTls" -}}{{ .Release.Name }}-backend-tls{{- end }}
+{{- define "jarvis.operatorTls" -}}{{ .Release.Name }}-operator-tls{{- end }}
+{{- define "jarvis.apiTls" -}}{{ .Release.Name }}-api-tls{{- end }}
+{{- /* Short: a CronJob's name leaves 11 of 63 characters to those of its Jobs. */}}
+{{- define "jarvis.renewal" -}}{{ .Release.Name }}-tls{{- end }}
 {{- define "jarvis.secretHook" -}}{{ .Release.Name }}-secret-hook{{- end }}
-{{- define "jarvis.image" -}}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{- end }}
+{{- define "jarvis.resizeHook" -}}{{ .Release.Name }}-resize-hook{{- end }}
+{{- define "jarvis.prometheus" -}}{{ .Release.Name }}-prometheus{{- end }}
+{{- define "jarvis.alertmanager" -}}{{ .Release.Name }}-alertmanager{{- end }}
+{{- define "jarvis.grafana" -}}{{ .Release.Name }}-grafana{{- end }}
+{{- define "jarvis.rules" -}}{{ .Release.Name }}-rules{{- end }}
+{{- define "jarvis.dashboards" -}}{{ .Release.Name }}-dashboards{{- end }}
+{{- define "jarvis.backup" -}}{{ .Release.Name }}-backup{{- end }}
+{{- define "jarvis.image" -}}{{ include "jarvis.imageName" (dict "root" . "image" .Values.image) }}{{- end }}
+
+{{/* Takes {root, image}: an image's keys of the values, of which `repository` is needed. */}}
+{{- define "jarvis.imageName" -}}
+{{ include "jarvis.registry" .root }}{{ .image.repository }}
+{{- with .image.digest }}@{{ . }}{{ else }}:{{ .image.tag | default .root.Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{/* What stands before the name of every image. */}}
+{{- define "jarvis.registry" -}}{{ with .Values.global.image_registry }}{{ . }}/{{ end }}{{- end }}
 
 {{/* Labels that never change: the only ones in selectors. Takes {root, component}. */}}
 {{- define "jarvis.selector" -}}

@@ -1,4 +1,4 @@
-{{/* What Pod Security `restricted` asks of every pod here. */}}
+{{/* What every pod here has: what Pod Security `restricted` asks for, the secrets by which its images are pulled, its nodes. */}}
 {{- define "jarvis.podSecurity" -}}
 securityContext:
   runAsNonRoot: true
@@ -8,6 +8,29 @@ securityContext:
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile:
     type: RuntimeDefault
+{{- with .Values.global.image_pull_secrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . | quote }}
+  {{- end }}
+{{- end }}
+{{- with .Values.scheduling.node_selector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.scheduling.tolerations }}
+tolerations:
+  {{- range . }}
+  - key: {{ .key | quote }}
+    operator: {{ ternary "Equal" "Exists" (not (empty .value)) }}
+    {{- with .value }}
+    value: {{ . | quote }}
+    {{- end }}
+    {{- with .effect }}
+    effect: {{ . }}
+    {{- end }}
+  {{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "jarvis.containerSecurity" -}}
@@ -16,6 +39,14 @@ securityContext:
   readOnlyRootFilesystem: true
   capabilities:
     drop: [ALL]
+{{- end }}
+
+{{/* Kubernetes copies this label from node to pod, from 1.35 on; before, the zone is empty. */}}
+{{- define "jarvis.zone" -}}
+- name: ZONE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.labels['topology.kubernetes.io/zone']
 {{- end }}
 
 {{/* The configuration file and the cluster's secret, which nodes and backend share. */}}
@@ -38,7 +69,25 @@ securityContext:
     defaultMode: 0440
 {{- end }}
 
-{{/* A rollout follows a change of the configuration. */}}
+{{/* A rollout follows a change of the configuration, of nodes only if it concerns them. */}}
 {{- define "jarvis.configChecksum" -}}
 checksum/config: {{ include "jarvis.configJson" . | sha256sum }}
+{{- end }}
+
+{{/* Where spans go, by OpenTelemetry's standard variables; nothing without a collector. */}}
+{{- define "jarvis.tracingVariables" -}}
+{{- with .Values.tracing }}
+{{- if .endpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .endpoint | quote }}
+- name: OTEL_TRACES_SAMPLER
+  value: parentbased_traceidratio
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ divf .sampling_percent 100 | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "jarvis.nodeConfigChecksum" -}}
+checksum/config: {{ omit (include "jarvis.configJson" . | fromJson) "security" | toJson | sha256sum }}
 {{- end }}

@@ -26,10 +26,39 @@
 {{- if gt (int .Values.crdt.replication_factor) (int .Values.infrastructure.node_count) }}
 {{- fail (printf "crdt.replication_factor (%d) is above infrastructure.node_count (%d): lower replication_factor or raise node_count" (int .Values.crdt.replication_factor) (int .Values.infrastructure.node_count)) }}
 {{- end }}
+{{- if and .Values.crdt.conflict_rules (ne .Values.crdt.conflict_resolution "advanced") }}
+{{- fail (printf "crdt.conflict_rules is given while crdt.conflict_resolution is %s: remove the rules, or set conflict_resolution to advanced" .Values.crdt.conflict_resolution) }}
+{{- end }}
+{{- range $index, $rule := .Values.crdt.conflict_rules }}
+{{- if and (eq $rule.strategy "priority") (not $rule.sources) }}
+{{- fail (printf "crdt.conflict_rules.%d.sources is empty while its strategy is priority: name nodes, or choose another strategy" $index) }}
+{{- else if and (ne $rule.strategy "priority") (not (contains "." $rule.strategy)) $rule.sources }}
+{{- fail (printf "crdt.conflict_rules.%d.sources is given while its strategy is %s: remove sources, or set strategy to priority" $index $rule.strategy) }}
+{{- end }}
+{{- end }}
+{{- $names := dict }}
+{{- range $index, $plugin := .Values.plugins }}
+{{- if hasKey $names $plugin.name }}
+{{- fail (printf "plugins.%d.name is %s, as another plugin's: give each a name of its own" $index $plugin.name) }}
+{{- end }}
+{{- $_ := set $names $plugin.name true }}
+{{- if and $plugin.source $plugin.image }}
+{{- fail (printf "plugins.%d.image is given beside its source: remove one of them" $index) }}
+{{- end }}
+{{- end }}
+{{- range $index, $rule := .Values.crdt.conflict_rules }}
+{{- if and (contains "." $rule.strategy) (not (hasKey $names (splitList "." $rule.strategy | first))) }}
+{{- fail (printf "crdt.conflict_rules.%d.strategy is %s, of a plugin that is not in plugins: add the plugin, or choose another strategy" $index $rule.strategy) }}
+{{- end }}
+{{- end }}
 {{- include "jarvis.validateRequests" (dict "requests" .Values.deployment.resource_requests "limits" .Values.deployment.resource_limits "above" "deployment.resource_requests" "below" "deployment.resource_limits") }}
 {{- range $size, $preset := .Values.instance_presets }}
 {{- $path := printf "instance_presets.%s" $size }}
 {{- include "jarvis.validateRequests" (dict "requests" $preset.requests "limits" $preset.limits "above" (printf "%s.requests" $path) "below" (printf "%s.limits" $path)) }}
+{{- end }}
+{{- /* Helm lets dots and a digit at the start through, Services do not. */}}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" .Release.Name) }}
+{{- fail (printf "the release name %s cannot begin the name of a Service: begin with a letter, and use letters, digits and - only" .Release.Name) }}
 {{- end }}
 {{- /* A StatefulSet's pods carry its name and a hash in a label of at most 63 characters. */}}
 {{- if gt (len .Release.Name) 47 }}

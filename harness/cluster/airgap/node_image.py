@@ -16,10 +16,11 @@ from typing import Final
 
 from harness.cluster import host, version
 from harness.cluster.airgap import part
+from harness.cluster.airgap.published import ensure_images
 from harness.cluster.cache import content_key
 from harness.cluster.docker import build_image, has_image, import_root, save_images_into
 from harness.cluster.progress import Progress
-from harness.cluster.tool import find_go
+from harness.cluster.tool import download_module
 from harness.failure import Failure
 from harness.process import run
 
@@ -34,11 +35,14 @@ def ensure_node_image(progress: Progress) -> str:
     """Return the name of the air-gapped node image, building what is missing of it."""
     workers = (part.node_root, part.kubernetes, part.containerd, part.local_path_provisioner, _kind_module)
     # Compiling fills the cores, debootstrap and downloads mostly wait: side by side they hide each other.
-    with ThreadPoolExecutor(len(workers)) as pool:
+    with ThreadPoolExecutor(len(workers) + 1) as pool:
+        publishing = pool.submit(ensure_images, progress)
         root, kubernetes, containerd, provisioner, kind = pool.map(lambda build: build(progress), workers)
+        published = [name for names in publishing.result() for name in names]
     patched = host.lacks_sys_resource()
     key = content_key(
         *(folder.name for folder in (root, kubernetes, containerd, provisioner)),
+        *published,
         version.KIND,
         str(patched),
         _HERE / "Dockerfile.node",
@@ -58,15 +62,14 @@ def ensure_node_image(progress: Progress) -> str:
         images = _component_images(
             Path(scratch), base=base, kubernetes=kubernetes, provisioner=provisioner, names=names | storage_names
         )
-        _preload(f"{image}-base", image, images)
+        _preload(f"{image}-base", image, [*images, *published])
     return image
 
 
 def _kind_module(progress: Progress) -> Path:
     """The source of kind in the module cache: its node's base files and its default storage manifest."""
     del progress
-    found = run([str(find_go()), "mod", "download", "-json", version.GO_TOOLS["kind"]], timeout_seconds=600)
-    return Path(json.loads(found.stdout)["Dir"])
+    return download_module(version.KIND_MODULE.name)
 
 
 def _image_names(kubernetes: Path) -> dict[str, str]:

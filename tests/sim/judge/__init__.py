@@ -5,14 +5,28 @@ from tests.sim.judge import (
     bound,
     convergence,
     double_count,
+    garbage,
     lost_write,
     phantom,
     resurrection,
     retraction,
+    stale_read,
     surprise,
 )
 
-JUDGES = (convergence, lost_write, double_count, phantom, resurrection, retraction, bound, availability, surprise)
+JUDGES = (
+    convergence,
+    lost_write,
+    double_count,
+    phantom,
+    resurrection,
+    retraction,
+    stale_read,
+    bound,
+    garbage,
+    availability,
+    surprise,
+)
 
 
 def judge_all(history):

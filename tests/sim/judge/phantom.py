@@ -12,7 +12,7 @@ def find(history):
         if phantoms:
             return f"{key} holds {sorted(phantoms)}, which nobody added"
     for key, writes in history.by_key("lww_register").items():
-        value = json.loads(history.final_state(key, LwwRegister())[2])
+        value = json.loads(history.final_state(key, LwwRegister())[2] or b"null")
         if value is not None and value not in {write.argument for write in writes if write.is_possible}:
             return f"{key} is {value!r}, which nobody assigned"
     return None

@@ -31,10 +31,17 @@ class FakeService:
         self.silent: set[str] = set()
         self.deaf: set[str] = set()
         self.status = "healthy"
+        self.api_key = ""
 
-    def answer(self, method: str, path: str, query: dict[str, list[str]], body: Json | None) -> Response:
+    def answer(
+        self, method: str, path: str, query: dict[str, list[str]], body: Json | None, api_key: str = ""
+    ) -> Response:
         if path == "/health":
-            return Response(503 if self.status == "unhealthy" else 200, json.dumps({"status": self.status}))
+            health = {"status": self.status, "environment": "production", "members": {}, "checks": []}
+            return Response(503 if self.status == "unhealthy" else 200, json.dumps(health))
+        if self.api_key and api_key != self.api_key:
+            error = {"code": "unauthenticated", "message": "an API key is needed", "remedy": ""}
+            return Response(401, json.dumps({"error": error}))
         if path == "/v1/cluster":
             return Response(200, json.dumps({"members": [{"id": node} for node in self.nodes]}))
         key, node = path.removeprefix("/v1/keys/"), query["node"][0]
@@ -80,7 +87,8 @@ class FakeApi:
                 return _status(status, f"{part} is refused")
         if "/proxy/" in url.path:
             path = "/" + url.path.partition("/proxy/")[2]
-            return self.service.answer(request.method, path, parse_qs(url.query), request.body)
+            key = request.headers.get("X-API-Key", "")
+            return self.service.answer(request.method, path, parse_qs(url.query), request.body, key)
         if url.path == "/version":
             return Response(200, json.dumps({"major": "1", "minor": "34", "gitVersion": "v1.34.0"}))
         if url.path.endswith("/selfsubjectaccessreviews"):

@@ -13,17 +13,25 @@ class FakeHelm:
 
     namespace = "jarvis-system"
 
-    def __init__(self, *, version: tuple[int, ...] = (4, 3, 0), cpu: str = "500m", storage: str = "1Gi") -> None:
+    def __init__(
+        self,
+        *,
+        version: tuple[int, ...] = (4, 3, 0),
+        cpu: str = "500m",
+        storage: str = "1Gi",
+        placement: dict[str, Any] | None = None,
+    ) -> None:
         self._version = version
         self._cpu = cpu
         self._storage = storage
+        self._placement = placement or {}
 
     def version(self) -> tuple[int, ...]:
         return self._version
 
     def render(self, _values: dict[str, Any]) -> list[dict[str, Any]]:
         container = {"name": "c", "resources": {"requests": {"cpu": self._cpu, "memory": "512Mi"}}}
-        template = {"spec": {"containers": [container]}}
+        template = {"spec": {"containers": [container], **self._placement}}
         claim = {
             "metadata": {"name": "data"},
             "spec": {"storageClassName": "fast-ssd", "resources": {"requests": {"storage": self._storage}}},
@@ -150,10 +158,39 @@ def test_too_little_cpu_is_refused_counting_what_others_requested() -> None:
 
 def test_nodes_with_taints_do_not_count() -> None:
     api = ready_api()
-    api.objects["nodes", "", "worker-0"]["spec"] = {"taints": [{"effect": "NoSchedule"}]}
+    api.objects["nodes", "", "worker-0"]["spec"] = {"taints": [{"key": "a", "effect": "NoSchedule"}]}
     api.objects["nodes", "", "worker-1"]["spec"] = {"unschedulable": True}
 
     assert "of 4.00 cores free" in rows_of(api)["Capacity"].detail
+
+
+@pytest.mark.parametrize(
+    ("toleration", "cores"),
+    [
+        ({"key": "pool", "operator": "Exists"}, 12),
+        ({"key": "pool", "operator": "Equal", "value": "jarvis", "effect": "NoSchedule"}, 12),
+        ({"key": "pool", "operator": "Equal", "value": "other"}, 8),
+        ({"key": "pool", "operator": "Exists", "effect": "NoExecute"}, 8),
+        ({"key": "other", "operator": "Exists"}, 8),
+    ],
+)
+def test_nodes_whose_taints_are_borne_count(toleration: dict[str, str], cores: int) -> None:
+    api = ready_api()
+    taint = {"key": "pool", "value": "jarvis", "effect": "NoSchedule"}
+    api.objects["nodes", "", "worker-0"]["spec"] = {"taints": [taint]}
+
+    found = rows_of(api, FakeHelm(placement={"tolerations": [toleration]}))["Capacity"]
+
+    assert f"of {cores}.00 cores free" in found.detail
+
+
+def test_only_selected_nodes_count() -> None:
+    api = ready_api()
+    api.objects["nodes", "", "worker-0"]["metadata"]["labels"]["pool"] = "jarvis"
+
+    found = rows_of(api, FakeHelm(placement={"nodeSelector": {"pool": "jarvis"}}))["Capacity"]
+
+    assert "of 4.00 cores free" in found.detail
 
 
 @pytest.mark.parametrize(

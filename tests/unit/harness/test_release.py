@@ -77,6 +77,24 @@ def test_a_rollout_is_not_complete_while_any_count_lags(plural: str, change: dic
         roll_out(api, deadline_seconds=5)
 
 
+@pytest.mark.parametrize(
+    ("partition", "updated", "complete"), [(2, 1, True), (2, 0, False), (3, 0, True), (0, 1, False)]
+)
+def test_a_rollout_ends_at_its_partition(partition: int, updated: int, complete: bool) -> None:
+    api = deployed_api()
+    body = api.objects["statefulsets", NAMESPACE, "jarvis-crdt"]
+    body["spec"]["updateStrategy"] = {"rollingUpdate": {"partition": partition}}
+    body["status"] |= {"updateRevision": "r2", "updatedReplicas": updated}
+
+    try:
+        roll_out(api, deadline_seconds=5)
+        ended = True
+    except WaitTimeoutError:
+        ended = False
+
+    assert complete == ended
+
+
 def test_progress_names_the_pod_and_the_reason_and_recovery_completes() -> None:
     api = starting_api("ImagePullBackOff", "no such image")
     healthy = deployed_api()
@@ -220,7 +238,8 @@ def test_a_namespace_on_its_way_out_is_not_used() -> None:
 def removable_api(created_by: str) -> FakeApi:
     api = deployed_api()
     api.put("namespaces", "", NAMESPACE, metadata={"annotations": {"jarvis/created-by": created_by}})
-    api.put("secrets", NAMESPACE, "jarvis-cluster")
+    for name in ("jarvis-cluster", "jarvis-encryption", "jarvis-api-keys", "jarvis-admin-token"):
+        api.put("secrets", NAMESPACE, name)
     return api
 
 

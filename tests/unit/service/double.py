@@ -1,9 +1,14 @@
-"""Doubles of clock and disk."""
+"""Doubles of clock and disk, and the API's routes without a cluster."""
 
 import errno
 import os
+import random
 
+from crdt_service.api.feed.hub import Hub
+from crdt_service.api.routes import make_routes
 from crdt_service.disk.disk import Disk
+from crdt_service.kernel.config import PluginsConfig
+from crdt_service.plugins.host import Plugins
 
 
 class FakeClock:
@@ -22,11 +27,16 @@ class FaultyDisk(Disk):
         self.is_full = False
         self.is_broken = False
 
-    def write(self, descriptor, data):
+    def allocate(self, descriptor, offset_bytes, size_bytes):
         if self.is_full:
-            super().write(descriptor, data[: len(data) // 2])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        super().write(descriptor, data)
+        super().allocate(descriptor, offset_bytes, size_bytes)
+
+    def write(self, descriptor, data, offset_bytes):
+        if self.is_full:
+            super().write(descriptor, data[: len(data) // 2], offset_bytes)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().write(descriptor, data, offset_bytes)
 
     def sync(self, descriptor):
         if self.is_broken:
@@ -40,3 +50,10 @@ class NullObserver:
 
     def __getattr__(self, name):
         return lambda *arguments: self.calls.append((name, *arguments))
+
+
+def make_all_routes(router=None):
+    """Every route, over this router."""
+    hub = Hub({}, random.Random(1))
+    plugins = Plugins(PluginsConfig("", []))
+    return make_routes(None, router, hub=hub, render_metrics=bytes, is_draining=bool, facts=None, plugins=plugins)

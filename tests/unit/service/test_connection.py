@@ -16,10 +16,10 @@ from crdt_service.kernel.error import (
     ServiceError,
     UnreachableError,
 )
-from crdt_service.net.channel import Channel
-from crdt_service.net.handshake import BACKEND, NODE, Identity, dial
+from crdt_service.net.dial import open_channel
+from crdt_service.net.handshake import BACKEND, NODE, Identity
 from crdt_service.net.server import Server
-from crdt_service.wire.frame import encode_frame, read_frame
+from crdt_service.wire.frame import encode_frame
 from crdt_service.wire.message import (
     PROTOCOL,
     Challenge,
@@ -38,12 +38,20 @@ LISTENER = Identity(NODE, "node-0", "node-0~1")
 DIALLER = Identity(BACKEND, "backend", "")
 
 
-async def answer(other, request):
+def answer(other, request):
     if request.key == "refuse":
+        raise ServiceError("refused", "no", "ask for something else")
+    reply = ValueReply(request.id, other.role, request.key.encode())
+    return reply if request.key.startswith("now") else answer_later(request, reply)
+
+
+async def answer_later(request, reply):
+    await asyncio.sleep(0)
+    if request.key == "refuse later":
         raise ServiceError("refused", "no", "ask for something else")
     if request.key == "never":
         await asyncio.Event().wait()
-    return ValueReply(request.id, other.role, request.key.encode())
+    return reply
 
 
 @contextlib.asynccontextmanager
@@ -58,28 +66,30 @@ async def serving():
 
 @contextlib.asynccontextmanager
 async def connected(port, secret=SECRET):
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    _, channel = await open_channel("127.0.0.1", port, secret, DIALLER)
     try:
-        channel = Channel(reader, writer, await dial(reader, writer, secret, DIALLER))
-        running = asyncio.create_task(channel.run())
         yield channel
-        running.cancel()
     finally:
-        writer.close()
+        channel.close()
+
+
+async def read_frame(reader):
+    return await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big"))
 
 
 async def test_pipelined_requests_get_their_own_replies():
     async with serving() as port, connected(port) as channel:
-        keys = [f"k{number}" for number in range(200)]
+        keys = [f"{('now', 'later')[number % 2]} {number}" for number in range(200)]
         replies = await asyncio.gather(*(channel.request(partial(ReadRequest, key=key)) for key in keys))
         assert [reply.value.decode() for reply in replies] == keys
         assert replies[0].type_name == BACKEND
 
 
-async def test_a_refusal_is_the_error_that_the_node_raised():
+@pytest.mark.parametrize("key", ["refuse", "refuse later"])
+async def test_a_refusal_is_the_error_that_the_node_raised(key):
     async with serving() as port, connected(port) as channel:
         with pytest.raises(ServiceError) as refused:
-            await channel.request(partial(ReadRequest, key="refuse"))
+            await channel.request(partial(ReadRequest, key=key))
         assert (refused.value.code, refused.value.remedy) == ("refused", "ask for something else")
 
 
@@ -92,6 +102,68 @@ async def test_a_lost_connection_leaves_the_outcome_unknown_and_then_is_unreacha
             await request
         with pytest.raises(UnreachableError):
             await channel.request(partial(ReadRequest, key="k"))
+
+
+async def test_large_replies_come_whole():
+    async with serving() as port, connected(port) as channel:
+        keys = [f"now {number} {'x' * 2_000_000}" for number in range(4)]
+        replies = await asyncio.gather(*(channel.request(partial(ReadRequest, key=key)) for key in keys))
+        assert keys == [reply.value.decode() for reply in replies]
+
+
+async def test_who_does_not_read_replies_is_asked_no_more():
+    asked = []
+
+    def reply(_, request):
+        asked.append(request.id)
+        return ValueReply(request.id, "t", bytes(1 << 20))
+
+    server = Server(LISTENER, SECRET, reply)
+    port = await server.start("127.0.0.1", 0)
+    _, channel = await open_channel("127.0.0.1", port, SECRET, DIALLER)
+    requests = [asyncio.create_task(channel.request(partial(ReadRequest, key="k"))) for _ in range(200)]
+    channel._wire.pause_reading()
+    count = -1
+    while count != len(asked) or not asked:  # Until it has stood still for a while.
+        count = len(asked)
+        await asyncio.sleep(0.2)
+    assert count < 50
+    channel._wire.resume_reading()
+    assert 200 == len(await asyncio.gather(*requests))
+    channel.close()
+    await server.close()
+
+
+async def test_closing_answers_what_was_asked():
+    started, gate = asyncio.Event(), asyncio.Event()
+
+    async def reply(request):
+        started.set()
+        await gate.wait()
+        return ValueReply(request.id, "t", b"v")
+
+    server = Server(LISTENER, SECRET, lambda _, request: reply(request))
+    port = await server.start("127.0.0.1", 0)
+    _, channel = await open_channel("127.0.0.1", port, SECRET, DIALLER)
+    request = asyncio.create_task(channel.request(partial(ReadRequest, key="k")))
+    await started.wait()
+    closing = asyncio.create_task(server.close())
+    await asyncio.sleep(0)
+    gate.set()
+    assert b"v" == (await request).value
+    await closing
+    await channel.closed.wait()
+    with pytest.raises(OSError):
+        await open_channel("127.0.0.1", port, SECRET, DIALLER)
+
+
+async def test_a_stranger_may_send_no_more_than_a_handshake_needs():
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write((1025).to_bytes(4, "big"))
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
 
 
 async def test_a_wrong_secret_is_refused_by_the_dialler():

@@ -5,8 +5,10 @@ import ssl
 
 import pytest
 
+from crdt_service.access.keyring import Keyring
 from crdt_service.kernel.error import ConfigError, ServiceError
-from crdt_service.net.kubernetes import create_secret
+from crdt_service.key_command import install_keys
+from crdt_service.net.kubernetes import Kubernetes, create_secret
 
 
 class FakeConnection:
@@ -45,7 +47,7 @@ def account(tmp_path, monkeypatch):
 
 def create(account, status, body=b"{}"):
     FakeConnection.answer = (status, body)
-    return create_secret("jarvis-system", "jarvis-cluster", "cluster-secret", account)
+    return create_secret(Kubernetes("jarvis-system", account), "jarvis-cluster", "cluster-secret")
 
 
 def test_a_missing_secret_is_created_with_32_random_bytes(account):
@@ -70,4 +72,86 @@ def test_a_refusal_or_an_unreachable_api_is_told(account, status, code):
 
 def test_outside_a_pod_it_says_so(tmp_path):
     with pytest.raises(ConfigError, match="no service account"):
-        create_secret("n", "s", "k", tmp_path)
+        Kubernetes("n", tmp_path)
+
+
+class Namespace:
+    """The Secrets of a namespace, each as the API server would keep it; breaks off before a write if told so."""
+
+    def __init__(self):
+        self.objects = {}
+        self.writes_left = 99
+
+    def request(self, method, path, body, headers):
+        name = path.rpartition("/")[2]
+        if method == "GET":
+            found = self.objects.get(name)
+            self.answer = (200, json.dumps(found).encode()) if found else (404, b"{}")
+            return
+        if not self.writes_left:
+            raise ConnectionResetError("reset")
+        self.writes_left -= 1
+        made = json.loads(body)
+        name = made["metadata"]["name"]
+        self.answer = (409, b"{}") if name in self.objects else (201, body.encode())
+        made["metadata"]["resourceVersion"] = "1"
+        self.objects.setdefault(name, made)
+
+    def getresponse(self):
+        status, body = self.answer
+        return type("Response", (), {"status": status, "read": lambda _: body})()
+
+    def close(self):
+        pass
+
+    def entry(self, name, key):
+        return base64.b64decode(self.objects[name]["data"][key])
+
+
+@pytest.fixture
+def namespace(account, monkeypatch):
+    namespace = Namespace()
+    monkeypatch.setattr(http.client, "HTTPSConnection", lambda *_, **__: namespace)
+    return namespace
+
+
+def install(account):
+    return install_keys(Kubernetes("jarvis-system", account), "keys", "token")
+
+
+def admits(namespace, path):
+    path.write_bytes(namespace.entry("keys", "api-keys.json"))
+    return Keyring(path, float).authenticate(namespace.entry("token", "token")).name
+
+
+def test_the_first_key_is_hashed_in_one_secret_and_plain_in_another(account, namespace, tmp_path):
+    assert install(account) == "secrets token and keys created"
+    assert admits(namespace, tmp_path / "keys") == "admin"
+    assert namespace.entry("token", "token") not in namespace.entry("keys", "api-keys.json")
+
+
+def test_keys_are_kept_on_upgrade_though_the_token_was_taken_away(account, namespace):
+    install(account)
+    before = dict(namespace.objects)
+    del namespace.objects["token"]
+    assert install(account) == "secret keys exists and is kept"
+    assert namespace.objects == {"keys": before["keys"]}
+
+
+def test_an_attempt_that_was_cut_off_is_completed(account, namespace, tmp_path):
+    namespace.writes_left = 1
+    with pytest.raises(ServiceError):
+        install(account)
+    assert list(namespace.objects) == ["token"]
+    namespace.writes_left = 99
+    install(account)
+    assert admits(namespace, tmp_path / "keys") == "admin"
+
+
+@pytest.mark.parametrize("found", [b"", b"mine", b"jarvis_00_11", b"jarvis_zz_zz", b"jarvis_" + b"0" * 81])
+def test_a_secret_of_another_kind_is_told_of(account, namespace, found):
+    data = {"token": base64.b64encode(found).decode()}
+    namespace.objects["token"] = {"metadata": {"name": "token", "resourceVersion": "1"}, "data": data}
+    with pytest.raises(ServiceError, match="holds no token"):
+        install(account)
+    assert list(namespace.objects) == ["token"]

@@ -53,6 +53,22 @@ OPERATIONS["workflow"] = st.one_of(
     st.builds(lambda to: {"transition": {"to": to}}, st.sampled_from("xyz")),
 )
 _FIELDS = {name: operations for name, operations in OPERATIONS.items() if name not in {"time_series", "graph"}}
+_PATHS = st.lists(st.sampled_from("xy"), min_size=1, max_size=2)
+OPERATIONS["document"] = st.one_of(
+    st.builds(
+        lambda at, s: {"insert": {"text": "t", "at": at, "value": s}}, st.integers(0, 3), st.text("aé𝄞", min_size=1)
+    ),
+    st.builds(lambda at: {"delete": {"text": "t", "at": at}}, st.integers(0, 3)),
+    st.builds(lambda at, v: {"insert": {"list": "l", "at": at, "value": v}}, st.integers(0, 2), st.integers(0, 9)),
+    st.builds(lambda at: {"delete": {"list": "l", "at": at}}, st.integers(0, 2)),
+    st.builds(
+        lambda path, v: {"set": {"path": path, "value": v}},
+        _PATHS,
+        st.sampled_from([1, {"x": 2}, {"x": {"y": []}}, {}]),
+    ),
+    st.builds(lambda path: {"remove": {"path": path}}, _PATHS),
+    st.just({"clear": True}),
+)
 OPERATIONS["map"] = map_operations({**_FIELDS, "map": map_operations(_FIELDS)})
 
 
@@ -151,6 +167,37 @@ def test_apply_and_join_leave_their_inputs_alone(datatype, data):
 
 
 @each_type
+@given(data=st.data())
+def test_equal_states_read_alike_however_they_came_about(datatype, data):
+    _, deltas = data.draw(histories(datatype))
+    state = datatype.empty()
+    for delta in data.draw(st.permutations(deltas)):
+        state = datatype.join(state, datatype.decode(delta))
+        shown = msgspec.json.encode(datatype.value(state))
+        assert shown == msgspec.json.encode(datatype.value(datatype.decode(datatype.encode(state))))
+
+
+@each_type
+@given(data=st.data())
+def test_own_bytes_restore_to_the_same_state(datatype, data):
+    states, deltas = data.draw(histories(datatype))
+    for encoded in (*states, *deltas):
+        assert encoded == datatype.encode(datatype.restore(encoded))
+
+
+@each_type
+@given(data=st.data(), bytes_max=st.integers(1, 200))
+def test_parts_in_any_order_and_repeated_make_the_state(datatype, data, bytes_max):
+    (x, y, _), _ = data.draw(histories(datatype))
+    parts = [datatype.encode(part) for part in datatype.split(datatype.decode(x), bytes_max)]
+    some = data.draw(st.lists(st.sampled_from(parts)))
+    assert joined(datatype, *some, *data.draw(st.permutations(parts))) == x
+    assert joined(datatype, x, *some) == x
+    # What some parts make is a state of its own, from which the rest, or another state, leads on.
+    assert joined(datatype, joined(datatype, y, *some), x) == joined(datatype, x, y)
+
+
+@each_type
 @given(data=st.binary(max_size=64))
 def test_hostile_bytes_are_refused_or_canonical(datatype, data):
     try:
@@ -198,6 +245,7 @@ GROWING = {
     "time_series": lambda number: {"append": {"at": number, "value": 1}},
     "graph": lambda number: {"add_vertex": f"v{number:04}"},
     "workflow": lambda number: {"transition": {"to": "xy"[number % 2]}} if number else {"create": _CREATE},
+    "document": lambda number: {"insert": {"text": "t", "at": 0, "value": "x"}},
     "map": lambda number: {"update": {f"f{number:04}": {"type": "aw_set", "op": {"add": "x"}}}},
 }
 
@@ -211,7 +259,9 @@ def test_a_delta_is_as_small_in_a_large_state(datatype):
         delta = datatype.apply(state, datatype.empty(), op, Origin("a~1", lambda number=number: 2**40 + number))
         sizes.append(len(datatype.encode(delta)))
         state = datatype.join(state, delta)
-    assert max(sizes[10:]) <= sizes[10] + 8  # Larger numbers take more bytes each.
+    # Larger numbers take more bytes each, and a document merges up to one chunk now and then.
+    assert max(sizes[1000:]) <= max(sizes[10:1000]) + 16
+    assert sorted(sizes)[1000] <= sizes[10] + 8
 
 
 def test_a_concurrent_add_wins_and_a_seen_one_is_removed():

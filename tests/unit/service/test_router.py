@@ -1,17 +1,24 @@
 """A write goes to another node only if the one before surely did not apply it."""
 
+import asyncio
+import time
 from types import SimpleNamespace
 
 import pytest
 
-from crdt_service.api.router import Router
+from crdt_service.api.proximity import Proximity
+from crdt_service.api.router import READS_AT_ONCE_MAX, Router
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError, UnreachableError
-from crdt_service.membership.rendezvous import order_nodes
-from crdt_service.membership.view import View
-from crdt_service.wire.message import ValueReply
+from crdt_service.kernel.slot import slot_of
+from crdt_service.membership.link import Links
+from crdt_service.membership.placement import Placement
+from crdt_service.wire.message import Concern, ManyReply, ReadManyRequest, ValueReply
 
 KEY = "k"
-FIRST, SECOND = order_nodes(KEY, ["node-0", "node-1"])
+MEMBERS = {f"node-{number}": "" for number in range(3)}
+FIRST, SECOND = Placement(MEMBERS, 2).owners(slot_of(KEY))
+[OTHER] = set(MEMBERS) - {FIRST, SECOND}
+MISSING = ValueReply(1, "", b"")
 
 
 class FakeChannel:
@@ -24,12 +31,14 @@ class FakeChannel:
         self.requests.append(build(1))
         if isinstance(self.outcome, Exception):
             raise self.outcome
-        return ValueReply(1, "pn_counter", b"1")
+        return self.outcome or ValueReply(1, "pn_counter", b"1")
 
 
-def route(first, second=None):
-    channels = {FIRST: FakeChannel(FIRST, first), SECOND: FakeChannel(SECOND, second)}
-    return Router(SimpleNamespace(channels=channels, peers=list)), channels
+def route(first, second=None, *, members=MEMBERS, proximity=None, **others):
+    outcomes = {FIRST: first, SECOND: second, **others}
+    channels = {name: FakeChannel(name, outcome) for name, outcome in outcomes.items()}
+    cluster = SimpleNamespace(placement=Placement(members, 2), members=list)
+    return Router(SimpleNamespace(channels=channels, peers=list), cluster, proximity), channels
 
 
 async def write(router, node=None):
@@ -73,28 +82,135 @@ async def test_a_read_is_tried_everywhere():
         await router.read(KEY, None)
 
 
+async def test_a_node_that_answers_nothing_is_soon_asked_no_more():
+    proximity = Proximity("")
+    for _ in range(100):
+        proximity.observe("read", FIRST, 0.001, time.monotonic())
+        proximity.observe("read", SECOND, 0.001, time.monotonic())
+    router, channels = route(None, proximity=proximity)
+    asked = []
+
+    async def hang(build):
+        asked.append(build(1))
+        await asyncio.Event().wait()
+
+    channels[FIRST].request = hang
+    answers = [(await router.read(KEY, None))[0] for _ in range(8)]
+    assert [SECOND] * 8 == answers
+    assert 1 <= len(asked) <= 4
+
+
+async def test_what_one_owner_lacks_is_asked_of_the_others_and_of_nobody_else():
+    router, channels = route(MISSING, None, **{OTHER: None})
+    assert (await router.read(KEY, None))[0] == SECOND
+    router, channels = route(MISSING, MISSING, **{OTHER: None})
+    assert (FIRST, MISSING) == await router.read(KEY, None)
+    assert [1, 1, 0] == [len(channels[name].requests) for name in (FIRST, SECOND, OTHER)]
+    assert (SECOND, MISSING) == await route(MISSING, MISSING)[0].read(KEY, SECOND)
+
+
+async def test_what_only_others_lack_is_not_missing():
+    lost = UnreachableError("")
+    with pytest.raises(UnreachableError):
+        await route(lost, lost, **{OTHER: MISSING})[0].read(KEY, None)
+    assert OTHER == (await route(lost, lost, **{OTHER: None})[0].read(KEY, None))[0]
+    assert (FIRST, MISSING) == await route(MISSING, lost, **{OTHER: None})[0].read(KEY, None)
+
+
+async def test_owners_come_first_then_every_other_node():
+    lost = UnreachableError("")
+    router, channels = route(lost, lost, **{OTHER: lost})
+    with pytest.raises(UnreachableError):
+        await router.write(KEY, "pn_counter", b"", None)
+    assert [1, 1, 1] == [len(channel.requests) for channel in channels.values()]
+    assert OTHER == await write(route(lost, lost, **{OTHER: None})[0])
+
+
+async def test_before_the_members_are_known_any_node_will_do():
+    router, _ = route(None, members={})
+    assert await write(router) in (FIRST, SECOND)
+    router, _ = route(MISSING, MISSING, members={})
+    assert MISSING == (await router.read(KEY, None))[1]
+
+
 async def test_without_nodes_the_error_says_so():
-    router = Router(SimpleNamespace(channels={}, peers=list))
+    router, channels = route(None)
+    channels.clear()
     with pytest.raises(ServiceError) as refused:
         await write(router)
     assert refused.value.code == "no_node"
 
 
-def test_the_order_of_nodes_changes_only_for_keys_of_a_lost_one():
-    nodes = ["a", "b", "c", "d"]
-    for number in range(200):
-        order = order_nodes(f"k{number}", nodes)
-        assert order_nodes(f"k{number}", order[1:]) == order[1:]
-
-
-def test_the_view_follows_discovery_and_hides_this_process():
-    view = View()
+def test_links_follow_discovery_and_hide_this_process():
+    links = Links()
     a, b = ("10.0.0.1", 8001), ("10.0.0.2", 8001)
-    assert view.plan({a, b}) == ({a, b}, set())
-    assert view.update(a, "self", "node-0")
-    assert view.update(b, "reachable", "node-1")
-    assert not view.update(b, "reachable", "node-1")
-    assert [(member.id, member.state) for member in view.peers()] == [("node-1", "reachable")]
-    assert view.plan({a}) == (set(), {b})
-    assert not view.update(b, "reachable")
-    assert view.peers() == []
+    assert links.plan({a, b}) == ({a, b}, set())
+    assert links.update(a, "self", "node-0")
+    assert links.update(b, "reachable", "node-1")
+    assert not links.update(b, "reachable", "node-1")
+    assert [(link.id, link.state) for link in links.peers()] == [("node-1", "reachable")]
+    assert links.plan({a}) == (set(), {b})
+    assert not links.update(b, "reachable")
+    assert links.peers() == []
+
+
+def test_an_address_that_gossip_tells_is_dialled_unless_another_leads_to_its_node():
+    links = Links()
+    a, b, c = ("10.0.0.1", 8001), ("10.0.0.2", 8001), ("node-1.local", 8001)
+    assert links.plan({a}, {"node-1": b}) == ({a, b}, set())
+    links.update(b, "reachable", "node-1")
+    assert links.plan({a}, {"node-1": b}) == (set(), set())
+    assert links.plan({a, c}, {"node-1": b}) == ({c}, set())
+    links.update(c, "reachable", "node-1")
+    assert links.plan({a, c}, {"node-1": b}) == (set(), {b})
+    links.update(c, "unreachable")
+    assert links.plan({a, c}, {"node-1": b}) == ({b}, set())
+
+
+async def test_a_named_write_that_is_sent_again_and_not_looked_at_stays_unknown():
+    router, channels = route(OutcomeUnknownError(FIRST))
+    back = FakeChannel(FIRST, ServiceError("syncing", "", ""))
+
+    async def fail_and_come_back(build):
+        channels[FIRST] = back
+        raise OutcomeUnknownError(FIRST)
+
+    channels[FIRST].request = fail_and_come_back
+    with pytest.raises(OutcomeUnknownError):
+        await router.write(KEY, "pn_counter", b'{"increment":1}', None, idempotency_key="x")
+    assert [1, 0] == [len(back.requests), len(channels[SECOND].requests)]
+
+
+@pytest.mark.parametrize("second", [MISSING, UnreachableError(SECOND), ServiceError("syncing", "", "")])
+async def test_a_deletion_whose_answer_is_lost_is_not_called_undone(second):
+    router, _ = route(OutcomeUnknownError(FIRST), second)
+    with pytest.raises(OutcomeUnknownError):
+        await router.delete(KEY, None)
+    with pytest.raises(OutcomeUnknownError):
+        await router.delete(KEY, FIRST)
+    assert SECOND == (await route(OutcomeUnknownError(FIRST))[0].delete(KEY, None))[0]
+
+
+async def test_a_deletion_that_too_few_owners_confirmed_says_so():
+    router, channels = route(ServiceError("concern_not_met", "", ""), MISSING)
+    with pytest.raises(ServiceError) as refused:
+        await router.delete(KEY, None, Concern.ALL)
+    assert ("concern_not_met", []) == (refused.value.code, channels[SECOND].requests)
+
+
+@pytest.mark.parametrize("concern", [Concern.ONE, Concern.ALL])
+async def test_large_values_fill_an_answer_and_no_more(concern):
+    value = b"x" * (4 << 20)
+    unread = ManyReply(1, [ValueReply(1, "lww_register", value)])
+    router, channels = route(ValueReply(1, "lww_register", value))
+    one = channels[FIRST].request
+
+    async def answer(build):
+        return unread if isinstance(build(1), ReadManyRequest) else await one(build)
+
+    channels[FIRST].request = answer
+    outcomes = await router.read_many([KEY] * 256, FIRST, concern)
+    refused = {outcome.code for outcome in outcomes if isinstance(outcome, ServiceError)}
+    shown = sum(isinstance(outcome, tuple) for outcome in outcomes)
+    assert {"value_too_large"} == refused
+    assert 4 <= shown <= 4 + READS_AT_ONCE_MAX

@@ -28,10 +28,7 @@ def test_the_guides_quick_start_is_valid_and_names_what_has_no_effect(tmp_path: 
     assert 5 == config.values["crdt"]["sync_interval"]
     assert {"infrastructure", "deployment", "monitoring", "security"} == set(config.overrides)
     expected = ("monitoring.prometheus_enabled", "monitoring.grafana_enabled", "monitoring.alerting_enabled")
-    assert (
-        tuple(f"{key} is accepted and has no effect yet" for key in (*expected, "security.enable_tls"))
-        == config.warnings
-    )
+    assert tuple(f"{key} is accepted and has no effect yet" for key in expected) == config.warnings
 
 
 def test_the_guides_scaling_examples_are_valid(tmp_path: Path):
@@ -46,7 +43,7 @@ def test_the_guides_scaling_examples_are_valid(tmp_path: Path):
 
 
 def test_a_planned_key_that_is_off_is_not_warned_about(tmp_path: Path):
-    assert () == read_config(_write(tmp_path, "security:\n  enable_tls: false\n")).warnings
+    assert () == read_config(_write(tmp_path, "security:\n  api_key_required: false\n")).warnings
 
 
 @pytest.mark.parametrize(
@@ -125,6 +122,33 @@ def test_a_planned_key_that_is_off_is_not_warned_about(tmp_path: Path):
             "instance_presets:\n  small:\n    requests:\n      memory: 1Gi\n",
             *(4, 15, "instance_presets.small.requests.memory", "above instance_presets.small.limits.memory (512Mi)"),
             *("at most 512Mi, or raise instance_presets.small.limits.memory", ""),
+        ),
+        (
+            "crdt:\n  conflict_resolution: lww\n  conflict_rules:\n    - {strategy: max}\n",
+            *(3, 3, "crdt.conflict_rules", "given while crdt.conflict_resolution is lww"),
+            *("none, or set conflict_resolution: advanced", ""),
+        ),
+        (
+            "crdt:\n  conflict_rules:\n    - {strategy: max}\n    - strategy: priority\n",
+            *(4, 17, "crdt.conflict_rules.1.sources", "empty while the strategy is priority", "1 to 100 nodes", ""),
+        ),
+        (
+            "crdt:\n  conflict_rules:\n    - {strategy: max, sources: [jarvis-crdt-0]}\n",
+            *(3, 23, "crdt.conflict_rules.0.sources", "given while the strategy is max"),
+            *("none, or set strategy: priority", ""),
+        ),
+        (
+            "crdt:\n  conflict_rules:\n    - {prefix: price/}\n",
+            *(3, 7, "crdt.conflict_rules.0", "'strategy' is a required property", "", ""),
+        ),
+        (
+            "crdt:\n  conflict_rules:\n    - {strategy: firstwriter}\n",
+            *(3, 18, "crdt.conflict_rules.0.strategy", "not of the form that is needed"),
+            *("lww, first_writer, max, min, union, priority, keep, plugin.strategy", "first_writer"),
+        ),
+        (
+            f"crdt:\n  conflict_rules:\n    - {{strategy: max, prefix: {'k' * 513}}}\n",
+            *(3, 31, "crdt.conflict_rules.0.prefix", "too long", "at most 512 characters", ""),
         ),
         (
             "infrastructure:\n  storage_size: 100\n",

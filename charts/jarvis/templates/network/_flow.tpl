@@ -1,0 +1,70 @@
+{{/*
+Flows that recur in policies. A component's networkpolicy.yaml is
+
+  {{- if .Values.security.network_policies }}
+  # Name: who comes in; where it goes.
+  {{ include "jarvis.policy" (dict "root" . "component" "name" "name" (include "jarvis.name" .)) }}
+    policyTypes: [Ingress, Egress]
+    ingress:
+      {{- include "jarvis.fromComponents" (dict "root" . "components" (list "crdt") "port" "http") | nindent 4 }}
+    egress:
+      {{- include "jarvis.toComponent" (dict "root" . "component" "backend" "port" 8000) | nindent 4 }}
+      {{- include "jarvis.dnsEgress" . | nindent 4 }}
+  {{- end }}
+*/}}
+
+{{/* A policy up to its podSelector, which selects the component. Takes {root, component, name}. */}}
+{{- define "jarvis.policy" -}}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ .name }}
+  labels:
+    {{- include "jarvis.labels" . | nindent 4 }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "jarvis.selector" . | nindent 6 }}
+{{- end }}
+
+{{/* A rule of ingress: pods of any of the components reach the port, a name. Takes {root, components, port}. */}}
+{{- define "jarvis.fromComponents" -}}
+- ports: [{port: {{ .port }}}]
+  from:
+    {{- range .components }}
+    - podSelector:
+        matchLabels:
+          {{- include "jarvis.selector" (dict "root" $.root "component" .) | nindent 10 }}
+    {{- end }}
+{{- end }}
+
+{{/* A rule of egress to a component's port, a number. Takes {root, component, port}. */}}
+{{- define "jarvis.toComponent" -}}
+- ports: [{port: {{ .port }}}]
+  to:
+    - podSelector:
+        matchLabels:
+          {{- include "jarvis.selector" . | nindent 10 }}
+{{- end }}
+
+{{- define "jarvis.dnsEgress" -}}
+- ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+  to:
+    - namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: kube-system
+{{- end }}
+
+{{/* The way to the Kubernetes API, whose address differs from cluster to cluster, unlike its ports. */}}
+{{- define "jarvis.apiServerEgress" -}}
+- ports: [{port: 443}, {port: 6443}]
+{{- end }}
+
+{{/* The way to the collector of traces, whose address only its name tells: its port. */}}
+{{- define "jarvis.tracingEgress" -}}
+{{- if .Values.tracing.endpoint }}
+{{- $url := urlParse .Values.tracing.endpoint }}
+{{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) }}
+- ports: [{port: {{ $port | default (ternary 443 80 (eq $url.scheme "https")) }}}]
+{{- end }}
+{{- end }}

@@ -1,0 +1,79 @@
+"""Batches on their way: writes in groups by the node that takes them, and tokens that name each of them."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from crdt_service.kernel.error import OutcomeUnknownError, ServiceError
+from crdt_service.replication.port import Channel
+from crdt_service.wire.message import DIGEST_BYTES, TOKEN_NAME_BYTES, FailureReply, Token, ValueReply, WriteItem
+
+Answer = tuple[str, ValueReply]
+Outcome = Answer | ServiceError
+Send = Callable[[Channel, list[int]], Awaitable[Sequence[ValueReply | FailureReply]]]
+T = TypeVar("T")
+
+
+async def spread(
+    routes: Sequence[Sequence[Channel]], send: Send, elsewhere: set[str], last: ServiceError
+) -> list[Outcome]:
+    """Return what became of each item, in order; several go in one request to the node that is first for all of them.
+
+    An item goes to the next node of its route only if the one before surely did not apply it.
+
+    Args:
+        routes: For each item the nodes to try.
+        send: Sends the items at these places, in their order, and returns the result of each.
+        elsewhere: Codes of refusals that say more about a node than about an item.
+        last: What becomes of an item without a route.
+    """
+    outcomes: list[Outcome] = [last] * len(routes)
+    waiting = list(range(len(routes)))
+    for turn in range(max(map(len, routes), default=0)):
+        groups: dict[str, tuple[Channel, list[int]]] = {}
+        for place in waiting:
+            if turn < len(routes[place]):
+                channel = routes[place][turn]
+                groups.setdefault(channel.node_id, (channel, []))[1].append(place)
+        answers = await asyncio.gather(*(_send(channel, places, send) for channel, places in groups.values()))
+        waiting = []
+        for (channel, places), results in zip(groups.values(), answers, strict=True):
+            for place, result in zip(places, results, strict=True):
+                outcomes[place] = (channel.node_id, result) if isinstance(result, ValueReply) else result
+                if isinstance(result, ServiceError) and result.code in elsewhere:
+                    waiting.append(place)
+        waiting.sort()
+    return outcomes
+
+
+def name_items(items: Sequence[WriteItem], idempotency_key: str) -> list[WriteItem]:
+    """Return the items with tokens: sent again under the same idempotency key, none of them has a second effect.
+
+    A token counts for its key of the store, so each item is told from others by how many of its key stand before it;
+    the fingerprint is that of all items together.
+    """
+    fingerprint = hashlib.blake2b(msgspec.msgpack.encode(items), digest_size=DIGEST_BYTES).digest()
+    counts: dict[str, int] = {}
+    named: list[WriteItem] = []
+    for item in items:
+        count = counts[item.key] = counts.get(item.key, -1) + 1
+        name = hashlib.blake2b(b"%d " % count + idempotency_key.encode(), digest_size=TOKEN_NAME_BYTES).digest()
+        named.append(replace(item, token=Token(name, fingerprint)))
+    return named
+
+
+async def _send(channel: Channel, places: list[int], send: Send) -> list[ValueReply | ServiceError]:
+    try:
+        results = await send(channel, places)
+    except ServiceError as error:
+        return [error] * len(places)
+    if len(results) != len(places):
+        return [OutcomeUnknownError(channel.node_id)] * len(places)
+    return [
+        result if isinstance(result, ValueReply) else ServiceError(result.code, result.message, result.remedy)
+        for result in results
+    ]

@@ -1,0 +1,239 @@
+"""The same client for asyncio."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from crdt_service.client import request as requests
+from crdt_service.client.connection import (
+    LIMITS,
+    Token,
+    choose_trust,
+    explain_failure,
+    limit_feed,
+    make_headers,
+    new_request_id,
+)
+from crdt_service.client.error import ApiError, read_error
+from crdt_service.client.feed import Follower
+from crdt_service.client.request import Concern, Deletion, Request, Write
+from crdt_service.client.retry import DEFAULT, Retry
+from crdt_service.client.view import Change, Cluster, Conflict, Health, Item, Key, ListedKey, Owners, Reset
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """As `Client`, with the same arguments, for tasks of one event loop."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: Token | None = None,
+        ca_file: Path | None = None,
+        timeout_seconds: float = 10.0,
+        retry: Retry = DEFAULT,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        randomness: random.Random | None = None,
+    ) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=url, verify=choose_trust(ca_file), timeout=timeout_seconds, limits=LIMITS, transport=transport
+        )
+        self._feed_timeout = limit_feed(timeout_seconds)
+        self._token = token
+        self._retry = retry
+        self._sleep = sleep
+        self._randomness = randomness or random.SystemRandom()
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def read(self, key: str, *, concern: Concern = "one", node: str | None = None) -> Key:
+        """Return a key, as a majority or all of its owners know it if `concern` says so, or as `node` has it.
+
+        Raises:
+            NotFoundError: There is no such key.
+        """
+        return await self.send(requests.read_key(key, concern=concern, node=node))
+
+    async def explain(self, key: str, *, node: str | None = None) -> Key:
+        """Return a key as one node has it, with the resolution of each of its conflicts.
+
+        Raises:
+            NotFoundError: There is no such key.
+        """
+        return await self.send(requests.read_key(key, concern="one", node=node, explain=True))
+
+    async def write(
+        self,
+        key: str,
+        type_name: str,
+        op: Mapping[str, Any],
+        *,
+        concern: Concern = "one",
+        node: str | None = None,
+        value: bool = True,
+        if_match: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Key:
+        """Apply an operation to a key and return the key after it, without its value unless `value`.
+
+        Args:
+            key: The key.
+            type_name: Its type.
+            op: One of the type's operations.
+            concern: How many of the key's owners must have it.
+            node: Ask this node alone.
+            value: Whether to answer with the value.
+            if_match: Write only if the key's ETag is this; only if the key is missing if it is empty.
+            idempotency_key: Names this write of this key, which then has one effect however often it is sent; so it is
+                made again, too, where its answer was lost.
+        """
+        request = requests.write_key(
+            key,
+            type_name,
+            op,
+            concern=concern,
+            node=node,
+            value=value,
+            if_match=if_match,
+            idempotency_key=idempotency_key,
+        )
+        return await self.send(request)
+
+    async def delete(
+        self,
+        key: str,
+        *,
+        concern: Concern = "one",
+        node: str | None = None,
+        if_match: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Key:
+        """Empty a key and return it without a value; the last arguments are as in `write`.
+
+        Raises:
+            NotFoundError: There is no such key.
+        """
+        request = requests.delete_key(
+            key, concern=concern, node=node, if_match=if_match, idempotency_key=idempotency_key
+        )
+        return await self.send(request)
+
+    async def write_batch(
+        self,
+        writes: Iterable[Write | Deletion],
+        *,
+        concern: Concern = "one",
+        node: str | None = None,
+        value: bool = False,
+        idempotency_key: str | None = None,
+    ) -> list[Item]:
+        """Apply many writes, each by itself, and return what became of each; `idempotency_key` names them all."""
+        request = requests.write_batch(writes, concern=concern, node=node, value=value, idempotency_key=idempotency_key)
+        return (await self.send(request)).results
+
+    async def read_batch(self, keys: Iterable[str], *, concern: Concern = "one", node: str | None = None) -> list[Item]:
+        """Return what many keys hold; a missing one is an item with an error."""
+        return (await self.send(requests.read_batch(keys, concern=concern, node=node))).results
+
+    async def keys(self, prefix: str = "", *, page_size: int = 100) -> AsyncIterator[ListedKey]:
+        """Yield the keys that begin so, in order, a page at a time."""
+        cursor: str | None = None
+        while True:
+            page = await self.send(requests.list_keys(prefix, page_size, cursor))
+            for key in page.keys:
+                yield key
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def changes(self, prefix: str = "", *, cursor: str | None = None) -> AsyncIterator[Change | Reset]:
+        """Yield which keys that begin so change, as they do, after `cursor` or from now on, without end.
+
+        A feed that is lost is opened again where it was. Without `cursor` the first item is a `Reset` that says where
+        the feed begins.
+        """
+        follower = Follower(cursor, self._retry, self._randomness)
+        while True:
+            failed: ApiError | None = None
+            request = requests.follow_changes(prefix, follower.cursor)
+            request_id = new_request_id()
+            try:
+                async with self._http.stream(
+                    request.method,
+                    request.path,
+                    params=request.query,
+                    headers=make_headers(request, request_id, self._token),
+                    timeout=self._feed_timeout,
+                ) as answer:
+                    if answer.status_code != 200:
+                        raise read_error(answer.status_code, answer.headers, await answer.aread(), request_id)
+                    async for piece in answer.aiter_bytes():
+                        for found in follower.take(piece):
+                            yield found
+            except httpx.HTTPError as failure:
+                failed = explain_failure(failure, request, request_id)
+            except ApiError as error:
+                failed = error
+            await self._sleep(follower.plan(failed))
+
+    async def conflicts(self, prefix: str = "", *, page_size: int = 100) -> AsyncIterator[Conflict]:
+        """Yield the conflicts in keys that begin so, in the order of keys, a page at a time."""
+        cursor: str | None = None
+        while True:
+            page = await self.send(requests.list_conflicts(prefix, page_size, cursor))
+            for conflict in page.conflicts:
+                yield conflict
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def owners(self, key: str) -> Owners:
+        """Return which nodes own a key, which need not exist."""
+        return await self.send(requests.show_placement(key))
+
+    async def cluster(self) -> Cluster:
+        """Return the members, the links of the backend, and how keys are spread."""
+        return await self.send(requests.show_cluster())
+
+    async def health(self) -> Health:
+        """Return whether requests can be served."""
+        return await self.send(requests.show_health())
+
+    async def send(self, request: Request[T]) -> T:
+        """Return the answer to a request, made again as often as may be."""
+        request_id = new_request_id()
+        attempt = 1
+        while True:
+            try:
+                return await self._attempt(request, request_id)
+            except ApiError as error:
+                pause = self._retry.plan(attempt, error, request.is_safe, self._randomness)
+                if pause is None:
+                    raise
+            await self._sleep(pause)
+            attempt += 1
+
+    async def _attempt(self, request: Request[T], request_id: str) -> T:
+        headers = make_headers(request, request_id, self._token)
+        try:
+            answer = await self._http.request(
+                request.method, request.path, params=request.query, content=request.body, headers=headers
+            )
+        except httpx.HTTPError as failure:
+            raise explain_failure(failure, request, request_id) from failure
+        return request.decode(answer.status_code, answer.headers, answer.content, request_id)

@@ -1,0 +1,196 @@
+"""A node's answers to writes: what is checked before, how many owners are waited for after, what is told of each."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from crdt_service.kernel.error import ServiceError
+from crdt_service.kernel.ident import check_key
+from crdt_service.loops.commit import Committer, Outcome
+from crdt_service.loops.exchange import Exchange
+from crdt_service.store.batch import Written
+from crdt_service.store.store import Reading, Store
+from crdt_service.wire.message import (
+    Concern,
+    DeleteRequest,
+    FailureReply,
+    ManyReply,
+    ReadManyRequest,
+    ValueReply,
+    WriteItem,
+    WriteManyRequest,
+    WriteRequest,
+)
+
+# Half of what a frame may hold. Raising it answers with more values at once, and holds up the loop for longer.
+VALUES_BYTES_MAX = 4 << 20
+
+T = TypeVar("T")
+Gather = Callable[[str, Concern], Awaitable[None]]
+
+
+class Writer:
+    """Answers writes.
+
+    Args:
+        gather: Joins what a quorum of a key's owners holds, and has each of them hold the result.
+    """
+
+    def __init__(self, store: Store, committer: Committer, exchange: Exchange, gather: Gather) -> None:
+        self._store = store
+        self._committer = committer
+        self._exchange = exchange
+        self._gather = gather
+
+    async def write(self, request: WriteRequest) -> ValueReply:
+        """Apply one operation.
+
+        Raises:
+            ServiceError: It was refused and changed nothing, unless the code is ``concern_not_met``.
+        """
+        item = WriteItem(request.key, request.type_name, request.op, request.if_match, request.token)
+        return await self._write_one(request.id, item, request.concern, is_read=request.is_read)
+
+    async def delete(self, request: DeleteRequest) -> ValueReply:
+        """Empty a key of every type that it has.
+
+        Raises:
+            ServiceError: As for `write`; one of the types cannot be emptied, and so none was.
+        """
+        item = WriteItem(request.key, "", b"", request.if_match, request.token, is_delete=True)
+        return await self._write_one(request.id, item, request.concern, is_read=False)
+
+    async def write_many(self, request: WriteManyRequest) -> ManyReply:
+        """Apply writes that do not depend on each other in one step."""
+        outcomes = await self._perform(request.items, request.concern)
+        results: list[ValueReply | FailureReply] = []
+        room = VALUES_BYTES_MAX
+        for place, (item, outcome) in enumerate(zip(request.items, outcomes, strict=True)):
+            result = self._show(place, item, outcome, room if request.is_read else 0)
+            room -= len(result.value) if isinstance(result, ValueReply) else 0
+            results.append(result)
+        return ManyReply(request.id, results)
+
+    def read_many(self, request: ReadManyRequest) -> ManyReply:
+        """Return the values of keys, of the first ones if not all fit, at least one."""
+        results: list[ValueReply | FailureReply] = []
+        room = VALUES_BYTES_MAX
+        for place, key in enumerate(request.keys):
+            try:
+                self._exchange.check_synced(key)
+                result = show(place, self._store.read(key))
+            except ServiceError as error:
+                results.append(fail(place, error))
+                continue
+            if len(result.value) > room:
+                if results:
+                    break
+                results.append(fail(place, ServiceError("value_too_large", f"{key!r} is too large", "read it alone")))
+                continue
+            room -= len(result.value)
+            results.append(result)
+        return ManyReply(request.id, results)
+
+    async def _write_one(self, request_id: int, item: WriteItem, concern: Concern, *, is_read: bool) -> ValueReply:
+        if concern is Concern.ONE and item.token is None and item.if_match is None and not item.is_delete:
+            [outcome] = (await self._committer.write_many((item,))).outcomes
+        else:
+            [outcome] = await self._perform([item], concern)
+        if isinstance(outcome, ServiceError):
+            raise outcome
+        return self._show_written(request_id, item, outcome, VALUES_BYTES_MAX if is_read else 0)
+
+    async def _perform(self, items: Sequence[WriteItem], concern: Concern) -> list[Outcome]:
+        refused = await self._admit(items, concern)
+        accepted = [place for place in range(len(items)) if place not in refused]
+        outcomes: dict[int, Outcome] = dict(refused)
+        if accepted:
+            try:
+                commit = await self._committer.write_many([items[place] for place in accepted])
+            except ServiceError as error:
+                outcomes |= dict.fromkeys(accepted, error)
+            else:
+                outcomes |= zip(accepted, commit.outcomes, strict=True)
+                if concern is not Concern.ONE:
+                    written = [place for place in accepted if _is_written(outcomes[place])]
+                    outcomes |= await self._confirm(commit.number, items, written, concern)
+        return [outcomes[place] for place in range(len(items))]
+
+    async def _admit(self, items: Sequence[WriteItem], concern: Concern) -> dict[int, ServiceError]:
+        """Return which of the writes are refused before anything is done."""
+        refused: dict[int, ServiceError] = {}
+        # Also for plain writes beside them, so that those of one key stay in their order.
+        known = {item.key for item in items if item.is_delete or item.if_match is not None or item.token is not None}
+        for place, item in enumerate(items):
+            try:
+                check_key(item.key)
+                if item.key in known:
+                    self._exchange.check_synced(item.key)
+                if concern is not Concern.ONE:
+                    self._exchange.check(item.key, concern)
+            except ServiceError as error:
+                refused[place] = error
+        if concern is Concern.ONE:
+            return refused
+        # A receipt that a quorum holds must be found: then what it shows to be written is on a quorum, too.
+        places = [place for place, item in enumerate(items) if item.token is not None and place not in refused]
+        keys = dict.fromkeys(items[place].key for place in places)
+        errors = await _collect({key: self._gather(key, concern) for key in keys})
+        return refused | {place: errors[items[place].key] for place in places if items[place].key in errors}
+
+    async def _confirm(
+        self, number: int, items: Sequence[WriteItem], written: Iterable[int], concern: Concern
+    ) -> dict[int, ServiceError]:
+        """Wait for the owners of what was written; return which of the writes have too few."""
+        owners = {place: self._exchange.owners(items[place].key) for place in written}
+        waiting = {
+            names: self._exchange.confirm(number, items[place].key, concern)
+            for names, place in {names: place for place, names in owners.items()}.items()
+        }
+        errors = await _collect(waiting)
+        return {place: errors[names] for place, names in owners.items() if names in errors}
+
+    def _show(self, place: int, item: WriteItem, outcome: Outcome, room: int) -> ValueReply | FailureReply:
+        if isinstance(outcome, ServiceError):
+            return fail(place, outcome)
+        return self._show_written(place, item, outcome, room)
+
+    def _show_written(self, reply_id: int, item: WriteItem, written: Written, room: int) -> ValueReply:
+        """Return what was written, with the value after it unless that needs more than `room` bytes."""
+        if room > 0 and not item.is_delete:
+            with contextlib.suppress(ServiceError):  # The write is done; of the value there may be only a part.
+                self._exchange.check_synced(item.key)
+                reply = show(reply_id, self._store.read(item.key, type_name=item.type_name), written)
+                if len(reply.value) <= room:
+                    return reply
+        return ValueReply(reply_id, written.type_name, b"", b"", written.digest, written.is_replay)
+
+
+def show(reply_id: int, reading: Reading | None, written: Written | None = None) -> ValueReply:
+    """Return the reply that says what was read, after a write if one is given."""
+    if reading is None:
+        return ValueReply(reply_id, "", b"")
+    is_replay = written is not None and written.is_replay
+    return ValueReply(reply_id, reading.type, reading.value, reading.conflict, reading.digest, is_replay)
+
+
+def fail(reply_id: int, error: ServiceError) -> FailureReply:
+    """Return the reply that says what was refused."""
+    return FailureReply(reply_id, error.code, error.message, error.remedy)
+
+
+async def _collect(waiting: Mapping[T, Awaitable[None]]) -> dict[T, ServiceError]:
+    """Return the errors of all that is waited for."""
+    results = await asyncio.gather(*waiting.values(), return_exceptions=True)
+    errors: dict[T, ServiceError] = {}
+    for name, result in zip(waiting, results, strict=True):
+        if isinstance(result, ServiceError):
+            errors[name] = result
+        elif result is not None:
+            raise result
+    return errors
+
+
+def _is_written(outcome: Outcome) -> bool:
+    return isinstance(outcome, Written) and bool(outcome.type_name)

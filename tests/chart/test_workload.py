@@ -1,0 +1,111 @@
+"""How pods are placed, rolled, drained and scaled."""
+
+from typing import Any
+
+import pytest
+
+from tests.chart.conftest import Manifest, Render, find_pods
+
+
+def _find(manifests: list[Manifest], kind: str, name: str) -> Any:
+    return next(m for m in manifests if (m["kind"], m["metadata"]["name"]) == (kind, name))
+
+
+def _alone() -> Manifest:
+    return {
+        "infrastructure": {"node_count": 1},
+        "crdt": {"replication_factor": 1},
+        "deployment": {"replicas": 1, "auto_scaling": {"enabled": False}},
+    }
+
+
+@pytest.mark.parametrize("values", [{}, _alone()], ids=["defaults", "one pod each"])
+def test_budgets_let_every_drain_end(render: Render, values: Manifest):
+    manifests = render(values)
+    budgets = [manifest["spec"] for manifest in manifests if manifest["kind"] == "PodDisruptionBudget"]
+
+    assert 2 <= len(budgets)
+    for budget in budgets:
+        # `maxUnavailable: 1` lets even the only pod go, and pods that are not ready hold nobody up.
+        assert (1, "AlwaysAllow") == (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"])
+        assert "minAvailable" not in budget
+
+
+def test_nodes_are_rolled_down_to_the_partition_and_volumes_are_kept(render: Render):
+    spec = _find(render({"infrastructure": {"update_partition": 2}}), "StatefulSet", "jarvis-crdt")["spec"]
+
+    assert {"type": "RollingUpdate", "rollingUpdate": {"partition": 2}} == spec["updateStrategy"]
+    assert "Parallel" == spec["podManagementPolicy"]
+    assert {"whenDeleted": "Retain", "whenScaled": "Retain"} == spec["persistentVolumeClaimRetentionPolicy"]
+
+
+def test_a_rollout_of_the_backend_never_has_fewer_pods(render: Render):
+    strategy = _find(render(), "Deployment", "jarvis-backend")["spec"]["strategy"]
+
+    assert {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}} == strategy
+
+
+def test_pods_may_end_what_they_do_before_they_are_killed(render: Render):
+    for kind, name in (("StatefulSet", "jarvis-crdt"), ("Deployment", "jarvis-backend")):
+        pod = _find(render(), kind, name)["spec"]["template"]["spec"]
+        linger = [int(arg.partition("=")[2]) for arg in pod["containers"][0]["args"] if arg.startswith("--linger=")]
+        # A node drains for 5 seconds at most, a backend for as long again once it no longer lingers.
+        assert pod["terminationGracePeriodSeconds"] > sum(linger) + 2 * 5
+
+
+def test_memory_scales_only_where_it_is_asked_to(render: Render):
+    def metrics(**scaling: int) -> list[tuple[str, int]]:
+        scaler = _find(render({"deployment": {"auto_scaling": scaling}}), "HorizontalPodAutoscaler", "jarvis-backend")
+        sources = [metric["resource"] for metric in scaler["spec"]["metrics"]]
+        return [(source["name"], source["target"]["averageUtilization"]) for source in sources]
+
+    assert [("cpu", 70)] == metrics()
+    assert [("cpu", 60), ("memory", 80)] == metrics(target_cpu_utilization=60, target_memory_utilization=80)
+
+
+def test_pods_go_slower_than_they_come(render: Render):
+    behavior = _find(render(), "HorizontalPodAutoscaler", "jarvis-backend")["spec"]["behavior"]
+
+    assert (0, 300) == tuple(behavior[way]["stabilizationWindowSeconds"] for way in ("scaleUp", "scaleDown"))
+    assert [{"type": "Pods", "value": 1, "periodSeconds": 60}] == behavior["scaleDown"]["policies"]
+
+
+def test_every_pod_is_bound_to_the_nodes_that_are_given(render: Render):
+    scheduling = {
+        "node_selector": {"pool": "jarvis", "on": "true"},
+        "tolerations": [{"key": "example.com/pool", "value": "true", "effect": "NoSchedule"}, {"key": "arm"}],
+    }
+    expected = [
+        {"key": "example.com/pool", "operator": "Equal", "value": "true", "effect": "NoSchedule"},
+        {"key": "arm", "operator": "Exists"},
+    ]
+
+    for pod in find_pods(render({"scheduling": scheduling})):
+        assert ({"pool": "jarvis", "on": "true"}, expected) == (pod["nodeSelector"], pod["tolerations"])
+
+
+def test_each_workload_has_a_priority_of_its_own(render: Render):
+    manifests = render({"scheduling": {"crdt_priority_class": "high", "backend_priority_class": "low"}})
+    classes = {
+        manifest["metadata"]["name"]: manifest["spec"]["template"]["spec"].get("priorityClassName")
+        for manifest in manifests
+        if manifest["metadata"]["name"] in {"jarvis-crdt", "jarvis-backend"}
+        and manifest["kind"] in {"StatefulSet", "Deployment"}
+    }
+
+    assert {"jarvis-crdt": "high", "jarvis-backend": "low"} == classes
+
+
+def test_a_load_balancer_checks_nodes_and_lets_in_the_network_alone(render: Render):
+    service = {"type": "LoadBalancer", "annotations": {"cloud.example/internal": "true"}}
+    values = {"deployment": {"service": service}, "infrastructure": {"vpc_cidr": "192.168.0.0/16"}}
+    inside = _find(render(), "Service", "jarvis-backend")
+    outside = _find(render(values), "Service", "jarvis-backend")
+
+    assert ("ClusterIP", "LoadBalancer") == (inside["spec"]["type"], outside["spec"]["type"])
+    assert ("Local", ["192.168.0.0/16"]) == (
+        outside["spec"]["externalTrafficPolicy"],
+        outside["spec"]["loadBalancerSourceRanges"],
+    )
+    assert service["annotations"] == outside["metadata"]["annotations"]
+    assert not {"externalTrafficPolicy", "loadBalancerSourceRanges"} & set(inside["spec"])

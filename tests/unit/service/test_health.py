@@ -1,0 +1,100 @@
+"""What a node and a backend make of their state; docs/operations.md has the same rows."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace as replace_struct
+
+from crdt_service.api.health import MIB, BackendFacts, NodeFacts, judge_backend, judge_node
+from crdt_service.plugins.plugin import PluginView
+
+WELL = NodeFacts(
+    phase="serving",
+    states=7,
+    is_refusing=False,
+    append_seconds=0.004,
+    log_bytes=10 * MIB,
+    log_bytes_max=64 * MIB,
+    snapshot_bytes=100 * MIB,
+    free_bytes=1000 * MIB,
+    is_synced=True,
+    surplus_slots=0,
+    members=["alive", "alive", "alive", "left"],
+    needed=3,
+)
+WORKS = PluginView("shapes", "active", False, [], "")
+CONNECTED = BackendFacts(["idle", "busy", "idle"], needed=3, query_seconds=0.01, failed=1, queries=100)
+
+
+def failed(checks):
+    return [check.name for check in checks if not check.passed]
+
+
+def test_a_node_that_is_well():
+    status, checks = judge_node(WELL)
+    assert ("healthy", []) == (status, failed(checks))
+    assert ["serving", "disk_writable", "disk_space", "log_size", "sync_time", "synced", "handed_over", "members"] == [
+        check.name for check in checks
+    ]
+
+
+@pytest.mark.parametrize("phase", ["recovering", "stopping"])
+def test_a_node_that_serves_nothing_is_unhealthy(phase):
+    status, checks = judge_node(replace(WELL, phase=phase))
+    assert ("unhealthy", ["serving"]) == (status, failed(checks))
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        ({"is_refusing": True}, "disk_writable"),
+        ({"free_bytes": 113 * MIB}, "disk_space"),
+        ({"log_bytes": 129 * MIB}, "log_size"),
+        ({"append_seconds": 1.2}, "sync_time"),
+        ({"is_synced": False}, "synced"),
+        ({"surplus_slots": 1}, "handed_over"),
+        ({"members": ["alive", "alive", "dead"], "needed": 2}, "members"),
+        ({"members": ["alive", "suspect"], "needed": 1}, "members"),
+        ({"members": ["alive", "alive"]}, "members"),
+    ],
+)
+def test_a_node_that_serves_though_something_is_amiss_is_degraded(change, check):
+    status, checks = judge_node(replace(WELL, **change))
+    assert ("degraded", [check]) == (status, failed(checks))
+
+
+def test_a_backend_that_is_well():
+    status, checks = judge_backend(CONNECTED)
+    assert ("healthy", []) == (status, failed(checks))
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "names"),
+    [
+        ({"connections": ["idle", "idle", "idle", "unreachable"]}, "degraded", ["all_nodes_reachable"]),
+        ({"connections": ["idle", "idle"]}, "degraded", ["replication_factor"]),
+        ({"connections": ["full", "idle", "idle"]}, "degraded", ["database_connections"]),
+        ({"query_seconds": 3.0}, "degraded", ["database_query_time"]),
+        ({"failed": 11}, "degraded", ["database_errors"]),
+        ({"plugins": [WORKS, replace_struct(WORKS, state="failing")]}, "degraded", ["plugin_shapes"]),
+        ({"plugins": [replace_struct(WORKS, state="disabled")]}, "degraded", ["plugin_shapes"]),
+        ({"connections": []}, "unhealthy", ["any_node_reachable", "replication_factor"]),
+        (
+            {"connections": ["refused", "connecting"]},
+            "unhealthy",
+            ["any_node_reachable", "all_nodes_reachable", "replication_factor"],
+        ),
+    ],
+)
+def test_a_backend_that_is_not(change, status, names):
+    judged, checks = judge_backend(replace(CONNECTED, **change))
+    assert (status, names) == (judged, failed(checks))
+
+
+def test_the_documentation_has_a_row_for_every_check():
+    text = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+    checks = {check.name for check in (*judge_node(WELL)[1], *judge_backend(replace(CONNECTED, plugins=[WORKS]))[1])}
+
+    assert checks == set(re.findall(r"(?:degraded|unhealthy): `(\w+)`", text))
