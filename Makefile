@@ -13,7 +13,7 @@ NODES ?= 0
 STEPS ?= 300
 RUNS ?= 20000
 REPLAY ?=
-SOURCES := benchmarks crdt_service examples harness loadtests tests deployment_cli.py
+SOURCES := benchmarks charts crdt_service examples harness loadtests tests deployment_cli.py
 
 .DEFAULT_GOAL := help
 .PHONY: help up test sim growth fuzz e2e down airgap tools generate lint type load capacity bench hotspots measure figures bench-engine peers requirements clean

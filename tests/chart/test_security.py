@@ -8,7 +8,7 @@ from crdt_service.__main__ import _parser as main_parser
 from crdt_service.certificates.renewal import read_wanted
 from crdt_service.net.credentials import BACKEND_NAME, is_named
 from crdt_service.net.operator import OPERATOR_NAME
-from tests.chart.conftest import Manifest, Render
+from tests.chart.conftest import CHART, Manifest, Render
 
 _TLS_SECRETS = {"jarvis-authority", "jarvis-node-tls", "jarvis-backend-tls", "jarvis-operator-tls", "jarvis-api-tls"}
 
@@ -34,6 +34,7 @@ def pods(render: Render) -> dict[str, Manifest]:
 def test_every_pod_is_restricted(pods: dict[str, Manifest]):
     assert {
         "Pod/jarvis-test-health",
+        "Pod/jarvis-test-write",
         "Deployment/jarvis-backend",
         "StatefulSet/jarvis-crdt",
         "Job/jarvis-secret-hook",
@@ -102,6 +103,7 @@ def test_each_pod_mounts_only_the_secrets_that_it_needs(render: Render):
 
     assert {
         "Pod/jarvis-test-health": {"jarvis-ca"},
+        "Pod/jarvis-test-write": {"jarvis-ca", "jarvis-admin-token"},
         "Deployment/jarvis-backend": {
             *("jarvis-config", "jarvis-cluster", "jarvis-api-keys", "jarvis-backend-tls", "jarvis-api-tls")
         },
@@ -157,12 +159,31 @@ def test_probes_service_and_test_speak_what_the_api_speaks(render: Render):
         [container] = next(m for m in manifests if m["kind"] == "Deployment")["spec"]["template"]["spec"]["containers"]
         probes = {container[f"{name}Probe"]["httpGet"]["scheme"] for name in ("startup", "liveness", "readiness")}
         service = next(m for m in manifests if (m["kind"], m["metadata"]["name"]) == ("Service", "jarvis-backend"))
-        script = next(m for m in manifests if m["kind"] == "Pod")["spec"]["containers"][0]["command"][2]
-        compile(script, "test", "exec")
-        return probes, service["spec"]["ports"][0]["appProtocol"], "https://jarvis-backend:8000" in script
+        tests = [m["spec"]["containers"][0]["command"] for m in manifests if m["kind"] == "Pod"]
+        (url,) = {command[3] for command in tests}
+        return probes, service["spec"]["ports"][0]["appProtocol"], url
 
-    assert ({"HTTPS"}, "https", True) == spoken(True)
-    assert ({"HTTP"}, "http", False) == spoken(False)
+    assert ({"HTTPS"}, "https", "https://jarvis-backend:8000") == spoken(True)
+    assert ({"HTTP"}, "http", "http://jarvis-backend:8000") == spoken(False)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_test_runs_its_script_with_the_files_that_there_are(render: Render, on: bool):
+    tests = {
+        name: pod
+        for name, pod in _pods(render({"security": {"enable_tls": on, "api_key_required": on}})).items()
+        if name.startswith("Pod/")
+    }
+    expected = {"health": ["/etc/jarvis-ca/ca.crt"], "write": ["/etc/jarvis-ca/ca.crt", "/etc/jarvis-token/token"]}
+
+    assert {f"Pod/jarvis-test-{check}" for check in expected} == set(tests)
+    for check, files in expected.items():
+        [container] = tests[f"Pod/jarvis-test-{check}"]["containers"]
+        script, _, *arguments = container["command"][2:]
+        folders = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
+        assert (CHART / f"checks/{check}.py").read_text().strip() == script.strip()
+        assert (files if on else [""] * len(files)) == arguments
+        assert [file.rpartition("/")[0] for file in files if on] == folders
 
 
 def test_the_longest_release_name_leaves_jobs_of_the_renewal_theirs(render: Render):
@@ -202,7 +223,7 @@ def test_the_hook_creates_each_secret_by_itself_so_that_an_upgrade_adds_what_is_
     ] == created
 
 
-def test_the_backend_alone_gets_the_hashes_of_api_keys_and_no_pod_a_token(render: Render):
+def test_the_backend_alone_gets_the_hashes_of_api_keys_and_a_test_alone_the_token(render: Render):
     def users(values: Manifest, secret: str) -> set[str]:
         return {
             name
@@ -212,7 +233,8 @@ def test_the_backend_alone_gets_the_hashes_of_api_keys_and_no_pod_a_token(render
 
     on, off = {"security": {"api_key_required": True}}, {"security": {"api_key_required": False}}
     assert {"Deployment/jarvis-backend"} == users(on, "jarvis-api-keys")
-    assert set() == users(on, "jarvis-admin-token") | users(off, "jarvis-api-keys")
+    assert {"Pod/jarvis-test-write"} == users(on, "jarvis-admin-token")
+    assert set() == users(off, "jarvis-admin-token") | users(off, "jarvis-api-keys")
     assert "api-key" not in str(_pods(render(off)))
     (backend,) = (pod for name, pod in _pods(render(on)).items() if name == "Deployment/jarvis-backend")
     assert "--api-keys-file=/etc/jarvis-api-keys/api-keys.json" in backend["containers"][0]["args"]
