@@ -38,6 +38,10 @@ def judge(values: Mapping[str, Any]) -> Iterator[Violation]:
             yield Violation(path, bound, value, message, f"at most {limit}, or raise {raised}")
     yield from _judge_conflict_rules(values["crdt"], {plugin["name"] for plugin in values["plugins"]})
     yield from _judge_plugins(values["plugins"])
+    yield from _judge_ingress(values["ingress"], values["security"])
+    if values["gateway"]["enabled"] and not values["gateway"]["parent_refs"]:
+        path, bound = ("gateway", "parent_refs"), ("gateway", "enabled")
+        yield Violation(path, bound, [], "empty while gateway.enabled is true", "a Gateway, or set enabled: false")
 
 
 def _judge_conflict_rules(crdt: Mapping[str, Any], plugins: Set[str]) -> Iterator[Violation]:
@@ -72,6 +76,23 @@ def _judge_plugins(plugins: Sequence[Mapping[str, Any]]) -> Iterator[Violation]:
         if plugin.get("source") and plugin.get("image"):
             place, bound = ("plugins", index, "image"), ("plugins", index, "source")
             yield Violation(place, bound, plugin["image"], "given beside source", "none, or remove source")
+
+
+def _judge_ingress(ingress: Mapping[str, Any], security: Mapping[str, Any]) -> Iterator[Violation]:
+    if not ingress["enabled"]:
+        return
+    if not ingress["hosts"]:
+        hosts, bound = ("ingress", "hosts"), ("ingress", "enabled")
+        yield Violation(hosts, bound, [], "empty while ingress.enabled is true", "a host, or set enabled: false")
+    existing, issuer = ingress["tls"]["existing_secret"], ingress["tls"]["cluster_issuer"]
+    secret = ("ingress", "tls", "existing_secret")
+    if existing and issuer:
+        place = ("ingress", "tls", "cluster_issuer")
+        yield Violation(place, secret, issuer, f"given beside {'.'.join(secret)}", "none, or remove existing_secret")
+    if not (security["enable_tls"] or existing or issuer):
+        message = "empty while security.enable_tls is false"
+        remedy = "a Secret or a cluster_issuer, or set enable_tls: true"
+        yield Violation(secret, ("security", "enable_tls"), existing, message, remedy)
 
 
 def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:

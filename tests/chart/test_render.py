@@ -58,8 +58,27 @@ _OTHER: dict[str, Any] = {
     "global.image_pull_secrets": ["mirror"],
     "plugins": [{"name": "other"}],
     "tracing.endpoint": "http://collector:4318",
+    "ingress.class_name": "internal",
+    "ingress.controller_namespace": "elsewhere",
+    "ingress.hosts": ["other.example"],
+    "ingress.annotations": {"example.com/colour": "blue"},
+    "ingress.tls.existing_secret": "other",
+    "ingress.tls.cluster_issuer": "other",
+    "gateway.parent_refs": [{"name": "other"}],
+    "gateway.hostnames": ["*.other.example"],
+    "gateway.controller_namespace": "elsewhere",
 }
+_INGRESS = {"ingress": {"enabled": True, "hosts": ["jarvis.example"]}}
+_GATEWAY = {"gateway": {"enabled": True, "parent_refs": [{"name": "web"}]}}
 _BESIDE: dict[str, Manifest] = {
+    "ingress.enabled": {"ingress": {"hosts": ["jarvis.example"]}},
+    "gateway.enabled": {"gateway": {"parent_refs": [{"name": "web"}]}},
+    **{
+        f"ingress.{key}": _INGRESS
+        for key in ("controller", "class_name", "controller_namespace", "hosts", "annotations")
+    },
+    **{f"ingress.tls.{key}": _INGRESS for key in ("existing_secret", "cluster_issuer")},
+    **{f"gateway.{key}": _GATEWAY for key in ("parent_refs", "hostnames", "controller_namespace")},
     "tracing.sampling_percent": {"tracing": {"endpoint": "http://collector:4318"}},
     "deployment.replicas": {"deployment": {"auto_scaling": {"enabled": False}}},
     **{f"storage_classes.{tier}": {"infrastructure": {"storage_class": tier}} for tier in ("standard", "premium")},
