@@ -126,5 +126,11 @@ CRD_MODULES: Final = {
         "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
         "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
     ),
-    "sigs.k8s.io/gateway-api@v1.6.3": ("config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",),
+    "github.com/traefik/traefik/v3@v3.7.13": (
+        "docs/content/reference/dynamic-configuration/traefik.io_serverstransports.yaml",
+    ),
+    "sigs.k8s.io/gateway-api@v1.6.3": (
+        "config/crd/standard/gateway.networking.k8s.io_backendtlspolicies.yaml",
+        "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
+    ),
 }

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import httpx
 
-from crdt_service.client import NEVER, ApiError, Client, Health, NotFoundError
+from crdt_service.client import NEVER, ApiError, Client, Health, NotFoundError, Retry
 from harness.failure import Failure
 from harness.kube import ForbiddenError, Json, Kube, RefusedError, Request, Response, UnreachableError
 from harness.release.name import ADMIN_TOKEN, BACKEND
@@ -28,7 +28,7 @@ class ServiceError(Failure):
 class Service:
     """The API of the release in one namespace; as a context manager it ends its connections.
 
-    Nothing is sent twice: who checks looks again until a deadline.
+    Nothing is sent twice unless `retry` says so: who checks looks again until a deadline.
 
     It is called with the API key in the Secret that the chart's hook made, if there is one; it is read from the cluster
     when it is needed, and again once it is refused.
@@ -37,11 +37,12 @@ class Service:
         kube: The cluster.
         namespace: Where the release is.
         timeout_seconds: How long one request may take.
+        retry: When a failed request is sent again.
     """
 
-    def __init__(self, kube: Kube, namespace: str, timeout_seconds: float = 10.0) -> None:
+    def __init__(self, kube: Kube, namespace: str, timeout_seconds: float = 10.0, retry: Retry = NEVER) -> None:
         self._way = _Way(kube, namespace, timeout_seconds)
-        self._client = Client(f"http://{BACKEND}", transport=self._way, retry=NEVER)
+        self._client = Client(f"http://{BACKEND}", transport=self._way, retry=retry)
 
     def __enter__(self) -> Self:
         return self
@@ -68,16 +69,19 @@ class Service:
         except ApiError as error:
             raise _failure(error) from error
 
-    def write(self, key: str, type_name: str, operation: Json, *, node: str = "") -> Any:
+    def write(self, key: str, type_name: str, operation: Json, *, node: str = "", idempotency_key: str = "") -> Any:
         """Apply an operation to a key, through one node if `node` names it, and return the new value.
 
-        Returning means that the write is durable on the node that took it.
+        Returning means that the write is durable on the node that took it. With an `idempotency_key` the write has one
+        effect however often it is sent, so a retry follows a lost answer, too.
 
         Raises:
             ServiceError: The write was refused, or its answer is lost.
         """
         try:
-            return self._client.write(key, type_name, operation, node=node or None).value
+            return self._client.write(
+                key, type_name, operation, node=node or None, idempotency_key=idempotency_key or None
+            ).value
         except ApiError as error:
             raise _failure(error) from error
 

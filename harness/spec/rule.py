@@ -38,7 +38,10 @@ def judge(values: Mapping[str, Any]) -> Iterator[Violation]:
             yield Violation(path, bound, value, message, f"at most {limit}, or raise {raised}")
     yield from _judge_conflict_rules(values["crdt"], {plugin["name"] for plugin in values["plugins"]})
     yield from _judge_plugins(values["plugins"])
-    yield from _judge_monitoring(values["monitoring"])
+    yield from _judge_ingress(values["ingress"], values["security"])
+    if values["gateway"]["enabled"] and not values["gateway"]["parent_refs"]:
+        path, bound = ("gateway", "parent_refs"), ("gateway", "enabled")
+        yield Violation(path, bound, [], "empty while gateway.enabled is true", "a Gateway, or set enabled: false")
 
 
 def _judge_conflict_rules(crdt: Mapping[str, Any], plugins: Set[str]) -> Iterator[Violation]:
@@ -75,11 +78,21 @@ def _judge_plugins(plugins: Sequence[Mapping[str, Any]]) -> Iterator[Violation]:
             yield Violation(place, bound, plugin["image"], "given beside source", "none, or remove source")
 
 
-def _judge_monitoring(monitoring: Mapping[str, Any]) -> Iterator[Violation]:
-    if monitoring["stack"] == "bundled" and monitoring["grafana_enabled"] and not monitoring["prometheus_enabled"]:
-        place, bound = ("monitoring", "grafana_enabled"), ("monitoring", "prometheus_enabled")
-        message = "on while monitoring.prometheus_enabled is off: it would have nothing to show"
-        yield Violation(place, bound, True, message, "turn both on or off, or set monitoring.stack: existing")
+def _judge_ingress(ingress: Mapping[str, Any], security: Mapping[str, Any]) -> Iterator[Violation]:
+    if not ingress["enabled"]:
+        return
+    if not ingress["hosts"]:
+        hosts, bound = ("ingress", "hosts"), ("ingress", "enabled")
+        yield Violation(hosts, bound, [], "empty while ingress.enabled is true", "a host, or set enabled: false")
+    existing, issuer = ingress["tls"]["existing_secret"], ingress["tls"]["cluster_issuer"]
+    secret = ("ingress", "tls", "existing_secret")
+    if existing and issuer:
+        place = ("ingress", "tls", "cluster_issuer")
+        yield Violation(place, secret, issuer, f"given beside {'.'.join(secret)}", "none, or remove existing_secret")
+    if not (security["enable_tls"] or existing or issuer):
+        message = "empty while security.enable_tls is false"
+        remedy = "a Secret or a cluster_issuer, or set enable_tls: true"
+        yield Violation(secret, ("security", "enable_tls"), existing, message, remedy)
 
 
 def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -89,10 +102,9 @@ def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], tuple[s
     yield ("crdt", "replication_factor"), ("infrastructure", "node_count")
     for resource in values["deployment"]["resource_limits"]:
         yield ("deployment", "resource_requests", resource), ("deployment", "resource_limits", resource)
-    presets = [("instance_presets", size) for size in values["instance_presets"]]
-    for path in (*presets, ("monitoring", "grafana", "resources")):
-        for resource in _read(values, path)["limits"]:
-            yield (*path, "requests", resource), (*path, "limits", resource)
+    for size, preset in values["instance_presets"].items():
+        for resource in preset["limits"]:
+            yield ("instance_presets", size, "requests", resource), ("instance_presets", size, "limits", resource)
 
 
 def _read(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:

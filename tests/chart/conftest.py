@@ -55,8 +55,7 @@ def render(template: Callable[..., Completed]) -> Render:
     def manifests(values: Manifest | None = None, files: tuple[Path, ...] = (), **names: str) -> list[Manifest]:
         done = template(values, files, **names)
         assert done.returncode == 0, done.stderr
-        # The loader in C: the dashboards alone are 6000 lines of each render.
-        return [document for document in yaml.load_all(done.stdout, yaml.CSafeLoader) if document]
+        return [document for document in yaml.safe_load_all(done.stdout) if document]
 
     return manifests
 

@@ -42,6 +42,21 @@ _KNOWN = [
         "metadata": {"name": "a"},
         "spec": {"parentRefs": [{"name": "b"}], "rules": [{"backendRefs": [{"name": "c", "port": 8000}]}]},
     },
+    {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "BackendTLSPolicy",
+        "metadata": {"name": "a"},
+        "spec": {
+            "targetRefs": [{"group": "", "kind": "Service", "name": "b"}],
+            "validation": {"hostname": "c", "wellKnownCACertificates": "System"},
+        },
+    },
+    {
+        "apiVersion": "traefik.io/v1alpha1",
+        "kind": "ServersTransport",
+        "metadata": {"name": "a"},
+        "spec": {"serverName": "b"},
+    },
     {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"b": "c"}},
 ]
 

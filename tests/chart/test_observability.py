@@ -4,11 +4,9 @@ import pytest
 
 from tests.chart.conftest import Manifest, Render
 
-_WORKLOADS = {("Deployment", "jarvis-backend"), ("StatefulSet", "jarvis-crdt")}
-
 
 def _containers(manifests: list[Manifest]) -> dict[str, Manifest]:
-    workloads = [m for m in manifests if (m["kind"], m["metadata"]["name"]) in _WORKLOADS]
+    workloads = [m for m in manifests if m["kind"] in {"Deployment", "StatefulSet"}]
     return {m["metadata"]["name"]: m["spec"]["template"]["spec"]["containers"][0] for m in workloads}
 
 

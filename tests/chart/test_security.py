@@ -36,7 +36,6 @@ def test_every_pod_is_restricted(pods: dict[str, Manifest]):
         "Pod/jarvis-test-health",
         "Pod/jarvis-test-write",
         "Deployment/jarvis-backend",
-        "Deployment/jarvis-grafana",
         "StatefulSet/jarvis-crdt",
         "Job/jarvis-secret-hook",
         "Job/jarvis-resize-hook",
@@ -98,7 +97,6 @@ def test_each_pod_mounts_only_the_secrets_that_it_needs(render: Render):
             name: {
                 volume["secret"]["secretName"] if "secret" in volume else volume["configMap"]["name"]
                 for volume in pod.get("volumes", [])
-                if "emptyDir" not in volume
             }
             for name, pod in _pods(render(values)).items()
         }
@@ -109,7 +107,6 @@ def test_each_pod_mounts_only_the_secrets_that_it_needs(render: Render):
         "Deployment/jarvis-backend": {
             *("jarvis-config", "jarvis-cluster", "jarvis-api-keys", "jarvis-backend-tls", "jarvis-api-tls")
         },
-        "Deployment/jarvis-grafana": {"jarvis-dashboards", "jarvis-grafana"},
         "StatefulSet/jarvis-crdt": {"jarvis-config", "jarvis-cluster", "jarvis-encryption", "jarvis-node-tls"},
         "Job/jarvis-secret-hook": set(),
         "Job/jarvis-resize-hook": {"jarvis-cluster", "jarvis-operator-tls"},
@@ -159,7 +156,7 @@ def test_the_service_takes_every_command_line(render: Render):
 def test_probes_service_and_test_speak_what_the_api_speaks(render: Render):
     def spoken(tls: bool) -> tuple[set[str], str, bool]:
         manifests = render({"security": {"enable_tls": tls}})
-        [container] = _pods(manifests)["Deployment/jarvis-backend"]["containers"]
+        [container] = next(m for m in manifests if m["kind"] == "Deployment")["spec"]["template"]["spec"]["containers"]
         probes = {container[f"{name}Probe"]["httpGet"]["scheme"] for name in ("startup", "liveness", "readiness")}
         service = next(m for m in manifests if (m["kind"], m["metadata"]["name"]) == ("Service", "jarvis-backend"))
         tests = [m["spec"]["containers"][0]["command"] for m in manifests if m["kind"] == "Pod"]
@@ -217,13 +214,12 @@ def test_only_the_nodes_get_the_encryption_key_and_only_as_a_file(render: Render
 
 def test_the_hook_creates_each_secret_by_itself_so_that_an_upgrade_adds_what_is_missing(render: Render):
     hook = _pods(render())["Job/jarvis-secret-hook"]
-    created = [container["args"][-4:] for container in hook["containers"][:4]]
+    created = [container["args"][-4:] for container in hook["containers"][:3]]
 
     assert [
         ["--name", "jarvis-cluster", "--key", "cluster-secret"],
         ["--name", "jarvis-encryption", "--key", "encryption-key"],
         ["--keys-secret", "jarvis-api-keys", "--token-secret", "jarvis-admin-token"],
-        ["--name", "jarvis-grafana", "--key", "admin-password"],
     ] == created
 
 
@@ -245,16 +241,17 @@ def test_the_backend_alone_gets_the_hashes_of_api_keys_and_a_test_alone_the_toke
 
 
 def test_a_change_of_limits_restarts_backends_and_no_node(render: Render):
-    def checksums(values: Manifest) -> tuple[str, str]:
-        made = {(m["kind"], m["metadata"]["name"]): m for m in render(values)}
-        workloads = (made["Deployment", "jarvis-backend"], made["StatefulSet", "jarvis-crdt"])
-        backend, nodes = (each["spec"]["template"]["metadata"]["annotations"] for each in workloads)
-        return backend["checksum/config"], nodes["checksum/config"]
+    def checksums(values: Manifest) -> dict[str, str]:
+        return {
+            manifest["kind"]: manifest["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
+            for manifest in render(values)
+            if manifest["kind"] in {"Deployment", "StatefulSet"}
+        }
 
     before, after = checksums({}), checksums({"security": {"rate_limiting": {"burst_limit": 7}}})
-    assert before[0] != after[0]
-    assert before[1] == after[1]
-    assert before[1] != checksums({"crdt": {"sync_interval": 7}})[1]
+    assert before["Deployment"] != after["Deployment"]
+    assert before["StatefulSet"] == after["StatefulSet"]
+    assert before["StatefulSet"] != checksums({"crdt": {"sync_interval": 7}})["StatefulSet"]
 
 
 def test_without_rbac_the_secret_is_the_users_own(render: Render):

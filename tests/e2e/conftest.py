@@ -1,7 +1,7 @@
-"""A deployment of its own on the running kind cluster, beside the one that `make up` keeps in jarvis-system.
+"""One deployment for all tests on the running kind cluster, beside the one that `make up` keeps in jarvis-system.
 
-pytest-helm-charts brings `kube_cluster`, whose kubectl is a witness that shares no code with the harness. Its waits
-are not used: its StatefulSet wait ignores updatedReplicas.
+pytest-helm-charts brings the cluster, whose kubectl is a witness that shares no code with the harness. Its waits are
+not used: its StatefulSet wait ignores updatedReplicas.
 """
 
 import json
@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytest_helm_charts.clusters import Cluster
+from pytest_helm_charts.clusters import Cluster, ExistingCluster
 
+from harness.cluster.tool import find_tool
 from harness.kube import connect
 from harness.poll import Done, Pending, wait_until
+from harness.process import run
 from harness.release.service import Service
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +27,8 @@ CONTEXT = "kind-jarvis"
 NAMESPACE = "jarvis-e2e"
 CONFIG = ROOT / "values" / "kind.yaml"
 NODES = ("jarvis-crdt-0", "jarvis-crdt-1", "jarvis-crdt-2")
+# The cluster's own tests stop its nodes, so they come before there is a deployment; what removes it comes last.
+_PLACES = {"test_cluster": -1, "test_cleanup": 1}
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,12 @@ class Deployment:
         wait_until(look, what=f"{key} = {expected} on every node", deadline_seconds=60)
 
 
+def helm(*arguments: str) -> str:
+    """Run helm on the deployment's namespace and return what it prints."""
+    command = [str(find_tool("helm")), *arguments, "--namespace", NAMESPACE, "--kube-context", CONTEXT]
+    return run(command, timeout_seconds=420).stdout
+
+
 def cli_command(*arguments: str) -> list[str]:
     place = [] if arguments[0] == "template" else ["--context", CONTEXT, "--namespace", NAMESPACE]
     return [sys.executable, str(ROOT / "deployment_cli.py"), *arguments, *place]
@@ -67,13 +77,21 @@ def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(cli_command(*arguments), capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="module")
-def kube_config() -> str:
-    """The user's kubeconfig, where pytest-helm-charts would insist on an option."""
-    return os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files; within each, tests stay as they are written."""
+    items.sort(key=lambda item: _PLACES.get(item.path.stem, 0))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def kube_cluster() -> Iterator[Cluster]:
+    """The running cluster, once for all tests; pytest-helm-charts' own fixture is made for each file."""
+    cluster = ExistingCluster(os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config"))
+    cluster.create()
+    yield cluster
+    cluster.destroy()
+
+
+@pytest.fixture(scope="session")
 def deployment(kube_cluster: Cluster) -> Iterator[Deployment]:
     """The deployment, made by the command line and removed by it if a test has not done so."""
     done = run_cli("deploy", str(CONFIG), "-o", "json")

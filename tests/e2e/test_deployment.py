@@ -1,4 +1,4 @@
-"""The life of one deployment, in order: deploy, write, lose a node, lose a pod, be interrupted, be removed."""
+"""The life of the deployment, in order: deploy, write, lose a node, lose a pod, be interrupted."""
 
 import json
 import signal
@@ -7,17 +7,15 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
 import yaml
 
-from harness.kube import connect
 from harness.poll import Done, Pending, wait_until
 from harness.process import run
 from harness.release.service import ServiceError
-from tests.e2e.conftest import CONFIG, CONTEXT, NAMESPACE, NODES, ROOT, Deployment, cli_command, run_cli
+from tests.e2e.conftest import CONFIG, NAMESPACE, NODES, ROOT, Deployment, cli_command, run_cli
 
 pytestmark = pytest.mark.e2e
 
@@ -207,30 +205,3 @@ def test_an_interrupted_deploy_is_told_and_repaired(deployment: Deployment) -> N
     repaired = run_cli("deploy", str(CONFIG))
     assert repaired.returncode == 0, repaired.stderr
     deployment.await_health()
-
-
-def test_cleanup_of_another_id_is_refused(deployment: Deployment) -> None:
-    done = run_cli("cleanup", "jarvis-00000000")
-
-    assert done.returncode == 1
-    assert deployment.id in done.stderr
-    assert run_cli("status").returncode == 0
-
-
-def test_cleanup_leaves_nothing(deployment: Deployment) -> None:
-    done = run_cli("cleanup", deployment.id)
-
-    assert done.returncode == 0, done.stderr
-    kube = connect(CONTEXT)
-    assert kube.read("namespaces", "", NAMESPACE) is None
-    volumes = kube.request("GET", "/api/v1/persistentvolumes")["items"]
-    claimed = [volume["spec"].get("claimRef", {}).get("namespace") for volume in volumes if bound(volume)]
-    assert NAMESPACE not in claimed
-
-    again = run_cli("cleanup", deployment.id)
-    assert again.returncode == 1
-    assert "nothing is deployed" in again.stderr
-
-
-def bound(volume: dict[str, Any]) -> bool:
-    return volume["status"]["phase"] == "Bound"

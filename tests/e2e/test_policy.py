@@ -1,11 +1,13 @@
 """The chart's NetworkPolicies, enforced: the allowed flows work, the others do not."""
 
+from concurrent.futures import ThreadPoolExecutor, wait
+
 import pytest
 
 from harness.cluster.manager import Cluster, find_cluster, kubectl, read_objects
 from harness.cluster.policy import enforce_policies, lift_policies
 from harness.poll import Done, Pending, wait_until
-from tests.e2e.conftest import NAMESPACE, Deployment
+from tests.e2e.conftest import NAMESPACE, Deployment, helm
 
 pytestmark = pytest.mark.e2e
 
@@ -82,3 +84,14 @@ def test_a_pod_of_another_namespace_reaches_neither_nodes_nor_api(cluster: Clust
             assert "TimeoutError" == kubectl(cluster, "logs", name, "--namespace=default").strip()
         finally:
             kubectl(cluster, "delete", "pod", name, "--namespace=default", "--wait=false")
+
+
+def test_helm_test_passes_under_the_policies(cluster: Cluster):
+    with ThreadPoolExecutor(1) as pool:
+        testing = pool.submit(helm, "test", "jarvis")
+        # What enforces them knows the pods of the moment; those of the test come and go.
+        while not testing.done():
+            enforce_policies(cluster)
+            wait([testing], timeout=1)
+
+    assert ["Phase:          Succeeded"] * 2 == [line for line in testing.result().splitlines() if "Phase:" in line]

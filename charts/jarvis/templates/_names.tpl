@@ -14,6 +14,7 @@
 {{- define "jarvis.backendTls" -}}{{ .Release.Name }}-backend-tls{{- end }}
 {{- define "jarvis.operatorTls" -}}{{ .Release.Name }}-operator-tls{{- end }}
 {{- define "jarvis.apiTls" -}}{{ .Release.Name }}-api-tls{{- end }}
+{{- define "jarvis.ingressTls" -}}{{ .Release.Name }}-ingress-tls{{- end }}
 {{- /* Short: a CronJob's name leaves 11 of 63 characters to those of its Jobs. */}}
 {{- define "jarvis.renewal" -}}{{ .Release.Name }}-tls{{- end }}
 {{- define "jarvis.secretHook" -}}{{ .Release.Name }}-secret-hook{{- end }}

@@ -56,11 +56,22 @@
 {{- $path := printf "instance_presets.%s" $size }}
 {{- include "jarvis.validateRequests" (dict "requests" $preset.requests "limits" $preset.limits "above" (printf "%s.requests" $path) "below" (printf "%s.limits" $path)) }}
 {{- end }}
-{{- $monitoring := .Values.monitoring }}
-{{- if and (include "jarvis.hasGrafana" .) (not $monitoring.prometheus_enabled) }}
-{{- fail "monitoring.grafana_enabled is true while monitoring.prometheus_enabled is false, so that it would have nothing to show: turn both on or off, or set monitoring.stack to existing" }}
+{{- with .Values.ingress }}
+{{- if .enabled }}
+{{- if not .hosts }}
+{{- fail "ingress.hosts is empty while ingress.enabled is true: name a host, or set enabled to false" }}
 {{- end }}
-{{- include "jarvis.validateRequests" (dict "requests" $monitoring.grafana.resources.requests "limits" $monitoring.grafana.resources.limits "above" "monitoring.grafana.resources.requests" "below" "monitoring.grafana.resources.limits") }}
+{{- if and .tls.existing_secret .tls.cluster_issuer }}
+{{- fail "ingress.tls.cluster_issuer is given beside ingress.tls.existing_secret: remove one of them" }}
+{{- end }}
+{{- if not (or $.Values.security.enable_tls .tls.existing_secret .tls.cluster_issuer) }}
+{{- fail "ingress.tls.existing_secret is empty while security.enable_tls is false: name a Secret or a cluster_issuer, or set enable_tls to true" }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and .Values.gateway.enabled (not .Values.gateway.parent_refs) }}
+{{- fail "gateway.parent_refs is empty while gateway.enabled is true: name a Gateway, or set enabled to false" }}
+{{- end }}
 {{- /* Helm lets dots and a digit at the start through, Services do not. */}}
 {{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" .Release.Name) }}
 {{- fail (printf "the release name %s cannot begin the name of a Service: begin with a letter, and use letters, digits and - only" .Release.Name) }}

@@ -18,7 +18,7 @@
     - --peer={{ include "jarvis.nodeTls" . }}={{ join "," $nodes }},{{ $crdt }},{{ $crdt }}.{{ $domain }},{{ $crdt }}.{{ $domain }}.cluster.local
     - --peer={{ include "jarvis.backendTls" . }}=jarvis-backend
     - --peer={{ include "jarvis.operatorTls" . }}=operator
-    - --server={{ include "jarvis.apiTls" . }}={{ $api }},{{ $api }}.{{ .Release.Namespace }},{{ $api }}.{{ $domain }},{{ $api }}.{{ $domain }}.cluster.local,localhost,127.0.0.1
+    - --server={{ include "jarvis.apiTls" . }}={{ $api }},{{ $api }}.{{ .Release.Namespace }},{{ $api }}.{{ $domain }},{{ $api }}.{{ $domain }}.cluster.local,localhost,127.0.0.1{{ range (include "jarvis.ingressNames" . | fromJsonArray) }},{{ . }}{{ end }}
   {{- include "jarvis.containerSecurity" . | nindent 2 }}
   resources:
     requests: {cpu: 50m, memory: 64Mi, ephemeral-storage: 16Mi}
