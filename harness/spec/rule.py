@@ -42,6 +42,7 @@ def judge(values: Mapping[str, Any]) -> Iterator[Violation]:
     if values["gateway"]["enabled"] and not values["gateway"]["parent_refs"]:
         path, bound = ("gateway", "parent_refs"), ("gateway", "enabled")
         yield Violation(path, bound, [], "empty while gateway.enabled is true", "a Gateway, or set enabled: false")
+    yield from _judge_notifications(values["notifications"], values["monitoring"])
 
 
 def _judge_conflict_rules(crdt: Mapping[str, Any], plugins: Set[str]) -> Iterator[Violation]:
@@ -95,6 +96,30 @@ def _judge_ingress(ingress: Mapping[str, Any], security: Mapping[str, Any]) -> I
         yield Violation(secret, ("security", "enable_tls"), existing, message, remedy)
 
 
+def _judge_notifications(notifications: Mapping[str, Any], monitoring: Mapping[str, Any]) -> Iterator[Violation]:
+    needed = {"slack": ("existing_secret",), "email": ("to", "from", "smarthost"), "pagerduty": ("existing_secret",)}
+    for name, keys in needed.items():
+        receiver, switch = notifications[name], ("notifications", name, "enabled")
+        if not receiver["enabled"]:
+            continue
+        if monitoring["stack"] != "bundled":
+            message, remedy = "true while monitoring.stack is existing", "false; the cluster's own Alertmanager sends"
+            yield Violation(switch, ("monitoring", "stack"), True, message, remedy)
+        for key in ("prometheus_enabled", "alerting_enabled"):
+            if not monitoring[key]:
+                message = f"true while monitoring.{key} is false, so that nothing is sent"
+                yield Violation(switch, ("monitoring", key), True, message, f"false, or set {key}: true")
+        for key in keys:
+            if not receiver[key]:
+                place = ("notifications", name, key)
+                yield Violation(place, switch, receiver[key], f"empty while {name} is enabled", "not empty")
+    email, path = notifications["email"], ("notifications", "email")
+    for key, other in (("existing_secret", "username"), ("username", "existing_secret")):
+        if email[other] and not email[key]:
+            message, remedy = f"empty beside {other}", f"not empty, or remove {other}"
+            yield Violation((*path, key), (*path, other), email[key], message, remedy)
+
+
 def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
     """Yield the keys that must not be above another, and that other."""
     scaling = ("deployment", "auto_scaling")
@@ -102,6 +127,9 @@ def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], tuple[s
     yield ("crdt", "replication_factor"), ("infrastructure", "node_count")
     for resource in values["deployment"]["resource_limits"]:
         yield ("deployment", "resource_requests", resource), ("deployment", "resource_limits", resource)
+    for resource in values["monitoring"]["alertmanager"]["resources"]["limits"]:
+        path = ("monitoring", "alertmanager", "resources")
+        yield (*path, "requests", resource), (*path, "limits", resource)
     for size, preset in values["instance_presets"].items():
         for resource in preset["limits"]:
             yield ("instance_presets", size, "requests", resource), ("instance_presets", size, "limits", resource)

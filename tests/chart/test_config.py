@@ -12,9 +12,9 @@ from tests.chart.conftest import CHART, ROOT, Manifest, Render
 
 
 def _read_all(render: Render, directory: Path, values: Manifest) -> Config:
-    (text,) = (m["data"]["config.json"] for m in render(values) if m["kind"] == "ConfigMap")
+    maps = {m["metadata"]["name"]: m["data"] for m in render(values) if m["kind"] == "ConfigMap"}
     path = directory / "config.json"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(maps["jarvis-config"]["config.json"], encoding="utf-8")
     return read_config(path)
 
 

@@ -6,8 +6,11 @@ from tests.chart.conftest import Manifest, Render
 
 
 def _containers(manifests: list[Manifest]) -> dict[str, Manifest]:
-    workloads = [m for m in manifests if m["kind"] in {"Deployment", "StatefulSet"}]
-    return {m["metadata"]["name"]: m["spec"]["template"]["spec"]["containers"][0] for m in workloads}
+    """Nodes' and the backend's; what watches them is judged elsewhere."""
+    workloads = {m["metadata"]["name"]: m for m in manifests if m["kind"] in {"Deployment", "StatefulSet"}}
+    return {
+        name: workloads[name]["spec"]["template"]["spec"]["containers"][0] for name in ("jarvis-crdt", "jarvis-backend")
+    }
 
 
 def _variables(container: Manifest) -> dict[str, str]:

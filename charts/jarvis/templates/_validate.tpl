@@ -17,6 +17,38 @@
 {{- end }}
 {{- end }}
 
+{{/* Who is told of alerts: something sends it, and what it needs is there. */}}
+{{- define "jarvis.validateNotifications" -}}
+{{- $monitoring := .Values.monitoring }}
+{{- $needed := dict "slack" (list "existing_secret") "email" (list "to" "from" "smarthost") "pagerduty" (list "existing_secret") }}
+{{- range $name, $keys := $needed }}
+{{- $receiver := index $.Values.notifications $name }}
+{{- $path := printf "notifications.%s" $name }}
+{{- if $receiver.enabled }}
+{{- if ne $monitoring.stack "bundled" }}
+{{- fail (printf "%s.enabled is true while monitoring.stack is existing: set enabled to false, and configure the cluster's own Alertmanager" $path) }}
+{{- end }}
+{{- range $switch := list "prometheus_enabled" "alerting_enabled" }}
+{{- if not (index $monitoring $switch) }}
+{{- fail (printf "%s.enabled is true while monitoring.%s is false, so that nothing is sent: set one of them as the other" $path $switch) }}
+{{- end }}
+{{- end }}
+{{- range $key := $keys }}
+{{- if not (index $receiver $key) }}
+{{- fail (printf "%s.%s is empty while %s.enabled is true: fill it, or set enabled to false" $path $key $path) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.notifications.email }}
+{{- if and .username (not .existing_secret) }}
+{{- fail "notifications.email.existing_secret is empty while there is a username: name the Secret with its password, or remove username" }}
+{{- else if and .existing_secret (not .username) }}
+{{- fail "notifications.email.username is empty while there is an existing_secret: fill it, or remove existing_secret" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* Rules that span keys; the schema holds those of one key. The CLI has the same rules, but for the release's name. */}}
 {{- define "jarvis.validate" -}}
 {{- $scaling := .Values.deployment.auto_scaling }}
@@ -72,6 +104,10 @@
 {{- if and .Values.gateway.enabled (not .Values.gateway.parent_refs) }}
 {{- fail "gateway.parent_refs is empty while gateway.enabled is true: name a Gateway, or set enabled to false" }}
 {{- end }}
+{{- with .Values.monitoring.alertmanager.resources }}
+{{- include "jarvis.validateRequests" (dict "requests" .requests "limits" .limits "above" "monitoring.alertmanager.resources.requests" "below" "monitoring.alertmanager.resources.limits") }}
+{{- end }}
+{{- include "jarvis.validateNotifications" . }}
 {{- /* Helm lets dots and a digit at the start through, Services do not. */}}
 {{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" .Release.Name) }}
 {{- fail (printf "the release name %s cannot begin the name of a Service: begin with a letter, and use letters, digits and - only" .Release.Name) }}

@@ -27,7 +27,7 @@ def test_the_guides_quick_start_is_valid_and_names_what_has_no_effect(tmp_path: 
     assert 3 == config.values["infrastructure"]["node_count"]
     assert 5 == config.values["crdt"]["sync_interval"]
     assert {"infrastructure", "deployment", "monitoring", "security"} == set(config.overrides)
-    expected = ("monitoring.prometheus_enabled", "monitoring.grafana_enabled", "monitoring.alerting_enabled")
+    expected = ("monitoring.grafana_enabled",)
     assert tuple(f"{key} is accepted and has no effect yet" for key in expected) == config.warnings
 
 
