@@ -18,6 +18,7 @@ from harness.release.secure import SecureApi
 
 # Of Kubernetes' own: the API server takes `Authorization` for itself and does not pass it on.
 _KEY_HEADER = "X-API-Key"
+_IDEMPOTENCY_HEADER = "Idempotency-Key"
 _UNAUTHENTICATED = 401
 
 
@@ -143,6 +144,8 @@ class _Way(httpx.BaseTransport):
         path = request.url.raw_path.decode("ascii")
         body = json.loads(content) if content else None
         headers = self._find_key() if request.url.path.startswith("/v1/") else {}
+        if _IDEMPOTENCY_HEADER in request.headers:
+            headers |= {_IDEMPOTENCY_HEADER: request.headers[_IDEMPOTENCY_HEADER]}
         send, root = (self._kube.send, self._root) if self._secure is None else (self._secure.send, "")
         return send(Request(request.method, root + path, body, timeout_seconds=self._timeout_seconds, headers=headers))
 

@@ -4,7 +4,8 @@ import base64
 
 import pytest
 
-from harness.kube import Request
+from crdt_service.client import Retry
+from harness.kube import Kube, Request, Response, UnreachableError
 from harness.release.service import Service, ServiceError
 from tests.unit.harness.fake_api import FakeApi, deployed_api
 
@@ -74,6 +75,23 @@ def test_without_keys_none_is_needed(api: FakeApi) -> None:
     del api.objects["secrets", NAMESPACE, "jarvis-admin-token"]
 
     assert Service(api.kube(), NAMESPACE).read("k", node=NODE) is None
+
+
+def test_a_named_write_is_sent_again_under_its_name(api: FakeApi) -> None:
+    names: list[str | None] = []
+
+    def send(request: Request) -> Response:
+        if "/proxy/v1/keys/" in request.path:
+            names.append(request.headers.get("Idempotency-Key"))
+            if len(names) == 1:
+                raise UnreachableError("the answer is lost")
+        return api.send(request)
+
+    with Service(Kube(send, "kind-test"), NAMESPACE, retry=Retry(first_seconds=0)) as service:
+        service.write("k", "lww_register", {"assign": 1}, node=NODE, idempotency_key="first")
+        service.write("k", "lww_register", {"assign": 2}, node=NODE)
+
+    assert ["first", "first", None] == names
 
 
 def test_a_request_shows_no_key() -> None:
