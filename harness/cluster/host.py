@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,8 @@ from harness.process import run
 _CAP_SYS_RESOURCE: Final = 24
 _GIBIBYTE: Final = 1 << 30
 _INSTALL_SECONDS_MAX: Final = 900
+# apt-get fails while another one works, and parts that are built side by side may want the same program.
+_installing: Final = threading.Lock()
 
 
 def lacks_sys_resource() -> bool:
@@ -54,10 +57,13 @@ def ensure_program(name: str, package: str, progress: Progress) -> None:
     if not shutil.which("apt-get"):
         raise Failure(f"{name} is not installed", f"install {package} with your system's package manager")
     require_root(f"install {package}")
-    with progress.step(f"installing {package} from Debian's packages", 40):
-        run(["apt-get", "update", "-q"], timeout_seconds=_INSTALL_SECONDS_MAX)
-        run(
-            ["apt-get", "install", "-qy", "--no-install-recommends", package],
-            env={"DEBIAN_FRONTEND": "noninteractive"},
-            timeout_seconds=_INSTALL_SECONDS_MAX,
-        )
+    with _installing:
+        if shutil.which(name):
+            return
+        with progress.step(f"installing {package} from Debian's packages", 40):
+            run(["apt-get", "update", "-q"], timeout_seconds=_INSTALL_SECONDS_MAX)
+            run(
+                ["apt-get", "install", "-qy", "--no-install-recommends", package],
+                env={"DEBIAN_FRONTEND": "noninteractive"},
+                timeout_seconds=_INSTALL_SECONDS_MAX,
+            )
