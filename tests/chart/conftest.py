@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import yaml
 
 from harness.cluster.tool import find_tool
 from harness.process import Completed, run
+from tests.chart.matrix import CASES, CHART, ROOT, VALUES_FILES
 
-ROOT = Path(__file__).parents[2]
-CHART = ROOT / "charts/jarvis"
-VALUES_FILES = tuple(sorted((ROOT / "values").glob("*.yaml")))
+__all__ = ["CHART", "ROOT", "VALUES_FILES", "Manifest", "Render", "find_pods", "nested"]
+
 Manifest = dict[str, Any]
 Render = Callable[..., list[Manifest]]
 
@@ -55,7 +56,20 @@ def render(template: Callable[..., Completed]) -> Render:
     def manifests(values: Manifest | None = None, files: tuple[Path, ...] = (), **names: str) -> list[Manifest]:
         done = template(values, files, **names)
         assert done.returncode == 0, done.stderr
-        return [document for document in yaml.safe_load_all(done.stdout) if document]
+        # The same as yaml.safe_load_all, eight times as quick.
+        return [document for document in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if document]
+
+    return manifests
+
+
+@pytest.fixture(scope="session")
+def rendered(render: Render) -> Callable[[str], list[Manifest]]:
+    """Manifests of one of `matrix.CASES`, rendered once; nobody may change them."""
+
+    @cache
+    def manifests(name: str) -> list[Manifest]:
+        case = CASES[name]
+        return render(case.values, case.files)
 
     return manifests
 

@@ -16,6 +16,9 @@ import kubernetes_validate
 from harness.cluster.crd import ensure_schemas
 from harness.cluster.progress import Progress
 
+# What was found valid: most objects are the same from one set of values to the next.
+_valid: set[tuple[str, str]] = set()
+
 
 @cache
 def _validators() -> dict[tuple[str, str], Any]:
@@ -28,7 +31,11 @@ def validate(manifest: dict[str, Any], version: str) -> None:
 
     A kind that neither knows is an error as well.
     """
+    judged = (version, json.dumps(manifest, sort_keys=True))
+    if judged in _valid:
+        return
     if custom := _validators().get((manifest["apiVersion"], manifest["kind"])):
         custom.validate(manifest)
     else:
         kubernetes_validate.validate(manifest, version, strict=True)
+    _valid.add(judged)

@@ -1,6 +1,7 @@
 """What every values file and every key renders."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from harness.spec.config import render_template
 from harness.spec.schema import walk
 from tests.chart.conftest import CHART, ROOT, VALUES_FILES, Manifest, Render, nested
 from tests.chart.crd import validate
+from tests.chart.matrix import CASES, merge
 
 _QUICK_START = ROOT / "tests/guide/quick-start.yaml"
 _FILES = (_QUICK_START, *VALUES_FILES)
@@ -145,19 +147,11 @@ def _other(path: tuple[str, ...], node: Manifest) -> Any:
     raise AssertionError(f"{dotted}: say in _OTHER which other value to try")
 
 
-def _merge(base: Manifest, extra: Manifest) -> Manifest:
-    merged = dict(base)
-    for key, value in extra.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
 @pytest.mark.parametrize(("path", "node"), _LIVE, ids=lambda value: ".".join(value) if isinstance(value, tuple) else "")
 def test_every_key_changes_a_rendered_object(render: Render, path: tuple[str, ...], node: Manifest):
     beside = _BESIDE.get(".".join(path), {})
 
-    before, after = render(beside), render(_merge(beside, nested(path, _other(path, node))))
+    before, after = render(beside), render(merge(beside, nested(path, _other(path, node))))
 
     assert before != after
 
@@ -174,6 +168,13 @@ def test_a_planned_key_is_accepted_and_changes_nothing(render: Render, path: tup
 def test_manifests_are_valid(render: Render, file: Path | None, version: str):
     for manifest in render(files=(file,) if file else ()):
         validate(manifest, version)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_manifests_of_any_two_settings_together_are_valid(rendered: Callable[[str], list[Manifest]], name: str):
+    for version in (_KUBERNETES[0], _KUBERNETES[-1]):
+        for manifest in rendered(name):
+            validate(manifest, version)
 
 
 @pytest.mark.parametrize("version", _KUBERNETES)
