@@ -47,7 +47,7 @@ down: $(READY) ## delete the cluster, and stop the engine if it is ours
 airgap: $(READY) ## build every image from package registries, cached by content
 	@$(BIN)/python -m harness.cluster airgap
 
-tools: $(READY) ## build the programs that tests run and PATH lacks, fetch the schemas of custom resources
+tools: $(READY) ## build the programs that tests run and PATH lacks, fetch the schemas of custom resources, install checkov
 	@$(BIN)/python -m harness.cluster tools
 
 generate: $(READY) ## what follows from charts/jarvis/values.schema.yaml, the catalogue of metrics and harness/dashboard
@@ -97,7 +97,7 @@ peers: ## build NATS and etcd for `make bench`, once; what cannot be built is re
 	  || echo "etcd could not be built"
 
 requirements: $(READY) ## pin the newest versions of requirements/*.in with hashes
-	@cd requirements && for name in service dev bench; do \
+	@cd requirements && for name in service dev bench judge; do \
 	  ../$(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file $$name.txt $$name.in; done
 

@@ -10,6 +10,7 @@ import yaml
 from harness.cluster.airgap.node_image import ensure_node_image
 from harness.cluster.airgap.published import ensure_images
 from harness.cluster.cache import cache_root
+from harness.cluster.checkov import ensure_checkov
 from harness.cluster.crd import ensure_schemas
 from harness.cluster.engine import engine_answers, ensure_engine, stop_engine
 from harness.cluster.host import require_free_space
@@ -59,10 +60,11 @@ def airgap(progress: Progress) -> None:
 
 
 def tools(progress: Progress) -> None:
-    """Build the programs that are not on PATH, and fetch the schemas of custom resources."""
+    """Build the programs that are not on PATH, fetch the schemas of custom resources, install checkov."""
     for name, path in ensure_tools(progress).items():
         progress.say(f"{name}: {path}")
     progress.say(f"schemas of {len(ensure_schemas(progress))} custom resources: ready")
+    progress.say(f"checkov: {ensure_checkov(progress)[0]}")
 
 
 def main() -> int:

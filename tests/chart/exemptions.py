@@ -1,0 +1,53 @@
+"""What checkov and kube-score find and we let be, each with its reason; one that lets nothing be is an error."""
+
+from fnmatch import fnmatchcase
+from typing import Final, NamedTuple
+
+from tests.chart.judge import Finding
+
+
+class Exemption(NamedTuple):
+    """Findings that are let be, since `reason`: of a check, on objects `Kind/name` and cases like the patterns."""
+
+    judge: str
+    check: str
+    objects: str
+    reason: str
+    cases: str = "*"
+
+    def covers(self, finding: Finding) -> bool:
+        """Return whether a finding is one of these."""
+        is_like = fnmatchcase(finding.object, self.objects) and fnmatchcase(finding.case, self.cases)
+        return self[:2] == finding[:2] and is_like
+
+
+_TAGS = (
+    "Tags of releases never move, and `Always` would let no pod start while the registry is away; image.pull_policy."
+)
+_ONCE = "The pod of a `helm test` runs once; nothing waits for it, and nothing restarts it."
+_TOKEN = "It reads and writes Secrets through the Kubernetes API, with rights on named objects."
+
+EXEMPTIONS: Final = (
+    Exemption("checkov", "CKV_K8S_15", "*", _TAGS),
+    Exemption("kube-score", "container-image-pull-policy", "*", _TAGS),
+    Exemption(
+        "checkov", "CKV_K8S_43", "*", "Who wants a digest sets image.digest; the chart cannot know a registry's."
+    ),
+    Exemption("checkov", "CKV_K8S_8", "Pod/jarvis-test-*", _ONCE),
+    Exemption("checkov", "CKV_K8S_9", "Pod/jarvis-test-*", _ONCE),
+    Exemption("checkov", "CKV_K8S_38", "Job/jarvis-secret-hook", _TOKEN),
+    Exemption("checkov", "CKV_K8S_38", "CronJob/jarvis-tls", _TOKEN),
+    Exemption(
+        "kube-score",
+        "deployment-has-host-podantiaffinity",
+        "Deployment/jarvis-backend",
+        "Its topologySpreadConstraints spread pods over hosts and zones, by number and not in pairs.",
+    ),
+    Exemption(
+        "kube-score",
+        "deployment-replicas",
+        "Deployment/jarvis-backend",
+        "One developer needs one backend.",
+        cases="development",
+    ),
+)
