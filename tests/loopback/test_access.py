@@ -58,7 +58,7 @@ def test_a_new_key_is_good_without_a_restart_and_a_revoked_one_is_not_on_an_open
     wait_until(lambda: status() in NOT_LET_IN, "the key to be refused", cluster.logs)
     assert socket is connection.sock
     connection.close()
-    log = cluster.logs()
+    log = cluster.all_logs()
     assert token.split("_")[1] in log
     assert token not in log
 

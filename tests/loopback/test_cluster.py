@@ -221,7 +221,7 @@ def test_a_node_with_another_secret_is_refused_and_told_so(tmp_path, cluster):
         stack.callback(stranger.stop)
         stranger.start_node("node-0")
         wait_until(lambda: 'jarvis_links{state="refused"} 1.0' in stranger.metrics("node-0"), "the refusal")
-        assert "does not prove the cluster secret" in stranger.logs()
+        assert "does not prove the cluster secret" in stranger.all_logs()
 
 
 def test_sigterm_ends_everything_with_0(tmp_path):
@@ -247,7 +247,7 @@ def test_a_cluster_over_tls_replicates_and_takes_no_plain_peer_and_no_plain_clie
         plain.secret_file.write_text(secured.secret_file.read_text())
         plain.start_node("node-0")
         wait_until(lambda: 'jarvis_links{state="refused"} 1.0' in plain.metrics("node-0"), "the refusal", plain.logs)
-        assert "it may speak only TLS" in plain.logs()
+        assert "it may speak only TLS" in plain.all_logs()
         secured.post("/v1/keys/k?node=node-1", {"type": "pn_counter", "op": {"increment": 1}})
         read_everywhere(secured, "k", 2)
 
@@ -271,4 +271,4 @@ def test_renewed_certificates_are_taken_up_by_running_processes(tmp_path):
         wait_until(lambda: cluster.get("/health")["status"] == "healthy", "the cluster to be healthy", cluster.logs)
         cluster.post("/v1/keys/k?node=node-0", {"type": "pn_counter", "op": {"increment": 1}})
         read_everywhere(cluster, "k", 1)
-        assert "new certificates are in use" in cluster.logs()
+        assert "new certificates are in use" in cluster.all_logs()

@@ -67,7 +67,7 @@ def test_turning_encryption_on_rewrites_what_was_plain_and_keeps_it(tmp_path):
             assert 2 == refused.returncode
             assert "encrypted with key" in refused.stderr
             assert "--encryption-key-file" in refused.stderr
-        assert key.read_text() not in cluster.logs() + refused.stderr
+        assert key.read_text() not in cluster.all_logs() + refused.stderr
 
 
 @pytest.fixture(scope="module")
