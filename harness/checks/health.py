@@ -117,7 +117,7 @@ def _judge(target: Target, name: str, wanted: int | None) -> Finding:
 
 
 def _check_storage(target: Target, _deadline_seconds: float) -> Finding:
-    volumes = read_volumes(target.kube, target.namespace)
+    volumes = [each for each in read_volumes(target.kube, target.namespace) if each.name.startswith(f"data-{CRDT}-")]
     wanted = target.record().node_count
     unbound = [f"{volume.name}: {volume.phase}" for volume in volumes if volume.phase != "Bound"]
     bound = len(volumes) - len(unbound)

@@ -124,6 +124,7 @@ def _allowed(plan: Plan, group: str, plural: str, verb: str) -> bool:
 
 def _check_storage(plan: Plan, _deadline_seconds: float) -> Finding:
     claims = [claim for body in plan.of_kind("StatefulSet") for claim in body["spec"].get("volumeClaimTemplates", [])]
+    claims += plan.of_kind("PersistentVolumeClaim")
     wanted = {claim["spec"].get("storageClassName") or "" for claim in claims}
     try:
         classes = plan.kube.read_all("storageclasses")

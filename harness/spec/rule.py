@@ -127,9 +127,10 @@ def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], tuple[s
     yield ("crdt", "replication_factor"), ("infrastructure", "node_count")
     for resource in values["deployment"]["resource_limits"]:
         yield ("deployment", "resource_requests", resource), ("deployment", "resource_limits", resource)
-    for resource in values["monitoring"]["alertmanager"]["resources"]["limits"]:
-        path = ("monitoring", "alertmanager", "resources")
-        yield (*path, "requests", resource), (*path, "limits", resource)
+    for component in ("prometheus", "alertmanager"):
+        path = ("monitoring", component, "resources")
+        for resource in _read(values, path)["limits"]:
+            yield (*path, "requests", resource), (*path, "limits", resource)
     for size, preset in values["instance_presets"].items():
         for resource in preset["limits"]:
             yield ("instance_presets", size, "requests", resource), ("instance_presets", size, "limits", resource)

@@ -201,6 +201,10 @@ def test_the_schema_refuses(template: Any, path: str, value: Any, says: str):
             {"instance_presets": {"small": {"requests": {"memory": "1Gi"}}}},
             "small.requests.memory (1Gi) is above instance_presets.small.limits.memory (512Mi)",
         ),
+        (
+            {"monitoring": {"prometheus": {"resources": {"requests": {"cpu": "1001m"}}}}},
+            "resources.requests.cpu (1001m) is above monitoring.prometheus.resources.limits.cpu (1): lower",
+        ),
     ],
 )
 def test_rules_across_keys_refuse_and_name_both(template: Any, values: Any, says: str):
@@ -248,6 +252,9 @@ def test_a_release_name_leaves_room_for_the_names_made_of_it(template: Any, leng
         "deployment: {resource_requests: {memory: 2048Mi}}",
         "deployment: {resource_requests: {memory: 2049Mi}}",
         "instance_presets: {small: {limits: {memory: 1Gi}}}",
+        "monitoring: {prometheus: {resources: {limits: {memory: 255Mi}}}}",
+        "monitoring: {prometheus: {resources: {requests: {cpu: 1000m}}}}",
+        "monitoring: {prometheus: {storage_class: }}",
         "instance_presets: {large: {requests: {cpu: 3000m}}}",
         "instance_presets: {medium: }",
         "crdt:",

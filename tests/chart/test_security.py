@@ -41,6 +41,7 @@ def test_every_pod_is_restricted(pods: dict[str, Manifest]):
         "Job/jarvis-resize-hook",
         "CronJob/jarvis-tls",
         "Deployment/jarvis-alertmanager",
+        "Deployment/jarvis-prometheus",
     } == set(pods)
     for name, pod in pods.items():
         context = pod["securityContext"]
@@ -63,13 +64,17 @@ def test_every_container_has_requests_and_limits(pods: dict[str, Manifest]):
                 assert {"cpu", "memory", "ephemeral-storage"} == set(container["resources"][side]), name
 
 
-def test_only_jobs_that_make_secrets_get_a_token_and_each_right_is_narrow(render: Render, pods: dict[str, Manifest]):
+def test_only_jobs_that_make_secrets_and_prometheus_get_a_token_and_each_right_is_narrow(
+    render: Render, pods: dict[str, Manifest]
+):
     with_token = {name for name, pod in pods.items() if pod["automountServiceAccountToken"]}
     values = {"security": {"api_key_required": False}}
     rules = {m["metadata"]["name"]: m["rules"] for m in render(values) if m["kind"] in {"Role", "ClusterRole"}}
     named = {"secrets": _TLS_SECRETS, "configmaps": {"jarvis-ca"}}
 
-    assert {"Job/jarvis-secret-hook", "CronJob/jarvis-tls"} == with_token
+    assert {"Job/jarvis-secret-hook", "CronJob/jarvis-tls", "Deployment/jarvis-prometheus"} == with_token
+    finding = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
+    assert finding == rules.pop("jarvis-prometheus")
     assert {"jarvis-secret-hook", "jarvis-tls"} == set(rules)
     creating = [rule for rule in rules["jarvis-secret-hook"] if "resourceNames" not in rule]
     assert [["secrets"], ["configmaps"]] == [rule["resources"] for rule in creating]
@@ -84,12 +89,14 @@ def test_only_jobs_that_make_secrets_get_a_token_and_each_right_is_narrow(render
 def test_without_tls_the_hook_may_only_create_secrets_and_read_those_of_api_keys(render: Render):
     def rules(**security: bool) -> list[Any]:
         manifests = render({"security": {"enable_tls": False, **security}})
-        return [manifest["rules"] for manifest in manifests if manifest["kind"] in {"Role", "ClusterRole"}]
+        roles = {m["metadata"]["name"]: m["rules"] for m in manifests if m["kind"] in {"Role", "ClusterRole"}}
+        assert {"jarvis-secret-hook", "jarvis-prometheus"} == set(roles)
+        return roles["jarvis-secret-hook"]
 
     create = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}
     read = {**create, "verbs": ["get"], "resourceNames": ["jarvis-api-keys", "jarvis-admin-token"]}
-    assert [[create, read]] == rules()
-    assert [[create]] == rules(api_key_required=False)
+    assert [create, read] == rules()
+    assert [create] == rules(api_key_required=False)
 
 
 def test_each_pod_mounts_only_the_secrets_that_it_needs(render: Render):
@@ -114,6 +121,7 @@ def test_each_pod_mounts_only_the_secrets_that_it_needs(render: Render):
         "Job/jarvis-resize-hook": {"jarvis-cluster", "jarvis-operator-tls"},
         "CronJob/jarvis-tls": set(),
         "Deployment/jarvis-alertmanager": {"jarvis-alertmanager"},
+        "Deployment/jarvis-prometheus": {"jarvis-prometheus", "jarvis-rules", "jarvis-ca"},
     } == mounted({})
     plain = mounted({"security": {"enable_tls": False}})
     assert set() == set().union(*plain.values()) & {*_TLS_SECRETS, "jarvis-ca"}

@@ -1,53 +1,16 @@
 """Every query of every dashboard, asked of a real Prometheus that scrapes a real cluster under traffic."""
 
 import contextlib
-import subprocess
 
-import httpx
 import pytest
-import yaml
 
-from harness.cluster.tool import find_tool
 from harness.dashboard.query import fill, find_failures, read_dashboards
-from loadtests.cluster import LoopbackCluster, free_port, wait_until
+from loadtests.cluster import LoopbackCluster, wait_until
 from tests.loopback.partition import heal, start_apart
+from tests.loopback.prometheus import Prometheus
 from tests.loopback.request import ask
 
 NAMESPACE = "jarvis-system"
-
-
-class Prometheus:
-    """The program, scraping the processes of a cluster as the chart's configuration has it."""
-
-    def __init__(self, directory, cluster):
-        directory.mkdir()
-        self.url = f"http://127.0.0.1:{free_port()}"
-        self.log = directory / "log"
-        config = directory / "prometheus.yml"
-        config.write_text(yaml.safe_dump(_configure(cluster)))
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    str(find_tool("prometheus")),
-                    f"--config.file={config}",
-                    f"--storage.tsdb.path={directory / 'data'}",
-                    f"--web.listen-address={self.url.removeprefix('http://')}",
-                ],
-                stdout=log,
-                stderr=log,
-            )
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(60)
-
-    def fetch(self, path, params):
-        return httpx.get(self.url + path, params=params).json()
-
-    def select(self, expr):
-        """Labels and number of each series that an expression has now."""
-        result = self.fetch("/api/v1/query", {"query": expr})["data"]["result"]
-        return [(sample["metric"], float(sample["value"][1])) for sample in result]
 
 
 def _configure(cluster):
@@ -74,7 +37,7 @@ def watched(tmp_path_factory, request):
         start_apart(cluster)
         for name in cluster.node_ids:
             cluster.post(f"/v1/keys/met?node={name}", {"type": "mv_register", "op": {"assign": name}})
-        prometheus = Prometheus(directory / "prometheus", cluster)
+        prometheus = Prometheus(directory / "prometheus", _configure(cluster))
         stack.callback(prometheus.stop)
         heal(cluster)
         yield cluster, prometheus

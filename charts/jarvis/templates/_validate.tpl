@@ -84,6 +84,8 @@
 {{- end }}
 {{- end }}
 {{- include "jarvis.validateRequests" (dict "requests" .Values.deployment.resource_requests "limits" .Values.deployment.resource_limits "above" "deployment.resource_requests" "below" "deployment.resource_limits") }}
+{{- $resources := .Values.monitoring.prometheus.resources }}
+{{- include "jarvis.validateRequests" (dict "requests" $resources.requests "limits" $resources.limits "above" "monitoring.prometheus.resources.requests" "below" "monitoring.prometheus.resources.limits") }}
 {{- range $size, $preset := .Values.instance_presets }}
 {{- $path := printf "instance_presets.%s" $size }}
 {{- include "jarvis.validateRequests" (dict "requests" $preset.requests "limits" $preset.limits "above" (printf "%s.requests" $path) "below" (printf "%s.limits" $path)) }}

@@ -113,6 +113,19 @@ def test_an_unbound_volume_is_degraded() -> None:
     assert rows_of(api)["Storage"].detail == "2 of 3 volumes bound; data-jarvis-crdt-2: Pending"
 
 
+def test_only_volumes_of_nodes_count() -> None:
+    api = deployed_api()
+    labels = {"app.kubernetes.io/name": "jarvis", "app.kubernetes.io/instance": "jarvis"}
+    metadata = {"labels": labels}
+    api.put(
+        "persistentvolumeclaims", "jarvis-system", "jarvis-prometheus", metadata=metadata, status={"phase": "Pending"}
+    )
+
+    found = rows_of(api)["Storage"]
+
+    assert (found.verdict, found.detail) == ("healthy", "3 of 3 volumes bound")
+
+
 def test_the_service_s_own_verdict_is_taken_over() -> None:
     for said in ("degraded", "unhealthy"):
         api = deployed_api()

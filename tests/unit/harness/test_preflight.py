@@ -19,11 +19,13 @@ class FakeHelm:
         version: tuple[int, ...] = (4, 3, 0),
         cpu: str = "500m",
         storage: str = "1Gi",
+        claim: str = "fast-ssd",
         placement: dict[str, Any] | None = None,
     ) -> None:
         self._version = version
         self._cpu = cpu
         self._storage = storage
+        self._claim = claim
         self._placement = placement or {}
 
     def version(self) -> tuple[int, ...]:
@@ -46,6 +48,12 @@ class FakeHelm:
             },
             {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": named, "spec": {"template": template}},
             {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "metadata": {"name": "jarvis-prometheus"},
+                "spec": {"storageClassName": self._claim, "resources": {"requests": {"storage": "1Gi"}}},
+            },
+            {
                 "apiVersion": "autoscaling/v2",
                 "kind": "HorizontalPodAutoscaler",
                 "metadata": named,
@@ -59,6 +67,7 @@ def ready_api() -> FakeApi:
     for plural in ("statefulsets", "deployments"):
         api.objects = {key: body for key, body in api.objects.items() if key[0] != plural}
     api.resources = {
+        "/api/v1": [{"kind": "PersistentVolumeClaim", "name": "persistentvolumeclaims"}],
         "/apis/apps/v1": [
             {"kind": "StatefulSet", "name": "statefulsets"},
             {"kind": "Deployment", "name": "deployments"},
@@ -121,6 +130,8 @@ def test_a_missing_storage_class_names_those_that_are_there() -> None:
     api.put("storageclasses", "", "standard")
 
     assert rows_of(api)["Storage"].detail == "no StorageClass fast-ssd; the cluster has: standard"
+    found = rows_of(ready_api(), FakeHelm(claim="gold"))["Storage"]
+    assert found.detail == "no StorageClass gold; the cluster has: fast-ssd"
 
 
 def test_a_volume_size_that_changes_under_a_running_set_is_refused_before_helm_tries() -> None:
