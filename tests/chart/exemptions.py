@@ -25,6 +25,10 @@ _TAGS = (
     "Tags of releases never move, and `Always` would let no pod start while the registry is away; image.pull_policy."
 )
 _ONCE = "The pod of a `helm test` runs once; nothing waits for it, and nothing restarts it."
+_ALONE = (
+    "The bundled monitoring is one pod each: who wants more has a stack, which monitoring.stack hands everything to."
+)
+_VOLUME = "Its volume is mounted by one pod at a time, so the old one goes before the new one comes."
 _TOKEN = "It reads and writes Secrets through the Kubernetes API, with rights on named objects."
 
 EXEMPTIONS: Final = (
@@ -43,6 +47,9 @@ EXEMPTIONS: Final = (
         "Deployment/jarvis-backend",
         "Its topologySpreadConstraints spread pods over hosts and zones, by number and not in pairs.",
     ),
+    # The Deployments of the monitoring: all but the backend.
+    Exemption("kube-score", "deployment-replicas", "Deployment/jarvis-[!b]*", _ALONE),
+    Exemption("kube-score", "deployment-strategy", "Deployment/jarvis-[!b]*", _VOLUME),
     Exemption(
         "kube-score",
         "deployment-replicas",

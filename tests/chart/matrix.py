@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-from harness.spec.rule import judge
+from harness.spec.rule import Violation, judge
 from harness.spec.schema import defaults, walk
 
 ROOT: Final = Path(__file__).parents[2]
@@ -35,13 +35,19 @@ _MORE: Final[Mapping[str, tuple[Any, ...]]] = {
     "ingress.tls.cluster_issuer": ("", "letsencrypt"),
     "gateway.parent_refs": ([], [{"name": "web", "namespace": "edge"}]),
     "gateway.controller_namespace": ("", "edge"),
+    "notifications.slack.existing_secret": ("", "slack"),
+    "notifications.email.to": ([], ["operators@example.com"]),
+    "notifications.email.from": ("", "jarvis@example.com"),
+    "notifications.email.smarthost": ("", "smtp.example.com:587"),
+    "notifications.email.username": ("", "jarvis"),
+    "notifications.email.existing_secret": ("", "email"),
+    "notifications.pagerduty.existing_secret": ("", "pagerduty"),
     "image.digest": ("", f"sha256:{'0' * 64}"),
     "scheduling.node_selector": ({}, {"pool": "jarvis"}),
     "global.image_registry": ("", "mirror.example"),
 }
-# Where everything else is on.
-_AMONG_ALL: Final[Row] = {"crdt.conflict_resolution": "advanced", "ingress.tls.existing_secret": ""}
-_TRIES: Final = 200
+_TRIES: Final = 20
+_REPAIRS_MAX: Final = 20
 
 
 @cache
@@ -66,7 +72,8 @@ def matrix() -> tuple[Row, ...]:
     while left:
         # Sorted, as the order of a set of texts differs from run to run.
         wanted = min(left)
-        found = [row for row in (_draw(draw, wanted, left) for _ in range(_TRIES)) if is_legal(row)]
+        drawn = (_repaired(_draw(draw, wanted)) for _ in range(_TRIES))
+        found = [row for row in drawn if is_legal(row) and wanted in set(_pairs(row))]
         if not found:
             left.discard(wanted)
             continue
@@ -77,10 +84,10 @@ def matrix() -> tuple[Row, ...]:
 
 
 def everything_on() -> Iterator[Row]:
-    """Yield rows with every switch on, and in turn each setting of those with names."""
+    """Yield rows with every switch on but those that a rule refuses, and in turn each setting of those with names."""
     for turn in range(max(len(settings) for settings in switches().values())):
         row = {key: _on(settings, turn) for key, settings in switches().items()}
-        yield {**row, **{key: settings[-1] for key, settings in _MORE.items()}, **_AMONG_ALL}
+        yield _repaired({**row, **{key: settings[-1] for key, settings in _MORE.items()}})
 
 
 def unfold(row: Row) -> Values:
@@ -97,7 +104,30 @@ def unfold(row: Row) -> Values:
 
 def is_legal(row: Row) -> bool:
     """Return whether no rule across keys refuses the row."""
-    return not any(judge(merge(defaults(), unfold(row))))
+    return _violation(row) is None
+
+
+def _violation(row: Row) -> Violation | None:
+    return next(judge(merge(defaults(), unfold(row))), None)
+
+
+def _repaired(row: Row) -> Row:
+    """Return a row with what rules refuse turned off, or else what they refuse it for; it may stay illegal."""
+    for _ in range(_REPAIRS_MAX):
+        violation = _violation(row)
+        if violation is None:
+            break
+        for path in (violation.path, violation.bound):
+            key = next((key for key in switches() if path[: len(key.split("."))] == tuple(key.split("."))), "")
+            off = _off(switches()[key]) if key else None
+            if key and row[key] != off:
+                row = {**row, key: off}
+                break
+    return row
+
+
+def _off(settings: tuple[Any, ...]) -> Any:
+    return False if False in settings else settings[0]
 
 
 def merge(base: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
@@ -129,7 +159,7 @@ def _pairs(row: Row) -> Iterator[Pair]:
     yield from combinations(numbered, 2)
 
 
-def _draw(draw: random.Random, wanted: Pair, left: set[Pair]) -> Row:
+def _draw(draw: random.Random, wanted: Pair) -> Row:
     """Return a row with the wanted pair, and others at random."""
     row = {key: draw.choice(settings) for key, settings in switches().items()}
     for key, number in wanted:
