@@ -42,6 +42,12 @@ EXEMPTIONS: Final = (
     Exemption("checkov", "CKV_K8S_38", "Job/jarvis-secret-hook", _TOKEN),
     Exemption("checkov", "CKV_K8S_38", "CronJob/jarvis-tls", _TOKEN),
     Exemption(
+        "checkov",
+        "CKV_K8S_38",
+        "Deployment/jarvis-prometheus",
+        "It asks the Kubernetes API which pods it shall scrape.",
+    ),
+    Exemption(
         "kube-score",
         "deployment-has-host-podantiaffinity",
         "Deployment/jarvis-backend",
