@@ -7,30 +7,14 @@ from typing import Any
 
 import pytest
 
-from crdt_service.metrics.catalogue import CATALOGUE, PLATFORM, Kind
 from harness.cluster.tool import find_tool
 from harness.dashboard.query import fill, read_dashboards
 from tests.chart.conftest import Manifest
+from tests.chart.series import find_grouped, find_selectors, read_series
 
 _BOARDS = read_dashboards()
 _CHOSEN = {"namespace": "jarvis-system", "instance": ".*", "job": ".*", "__rate_interval": "1m", "__range": "1h"}
-# What Prometheus itself makes of each scrape and of each alert.
-_OWN = {"up": {"job", "instance", "namespace"}, "ALERTS": {"alertname", "alertstate"}}
-_SCRAPED = {"job", "instance", "namespace"}
 _GRAFANA_UNITS = {"short", "none", "percentunit", "s", "bytes", "binBps", "cps", "reqps"}
-
-
-def _series() -> dict[str, set[str]]:
-    """Every series that may be asked for, with its labels."""
-    series = dict(_OWN)
-    for metric in (*CATALOGUE, *PLATFORM):
-        labels = _SCRAPED | {label.name for label in metric.labels}
-        if metric.kind is Kind.HISTOGRAM:
-            series |= {f"{metric.name}_bucket": labels | {"le"}}
-            series |= {f"{metric.name}_{part}": labels for part in ("sum", "count")}
-        else:
-            series[metric.name] = labels
-    return series
 
 
 def _panels(board: Manifest) -> list[Manifest]:
@@ -109,22 +93,19 @@ def test_steps_rise(board: Manifest):
 
 @pytest.mark.parametrize("board", _BOARDS.values(), ids=_BOARDS)
 def test_only_metrics_of_the_catalogue_are_asked_for_and_by_labels_that_they_have(board: Manifest):
-    series = _series()
+    series = read_series()
     variables = [variable["query"]["query"] for variable in board["templating"]["list"][1:]]
     for expr in (*_exprs(board), *variables):
-        asked = re.findall(
-            r"\b((?:jarvis|process|python)_\w+|up|ALERTS)\b(?:{([^}]*)})?", re.sub(r'"[^"]*"', '""', expr)
-        )
+        asked = list(find_selectors(expr))
         assert asked, expr
-        for name, selector in asked:
-            assert set(re.findall(r"(\w+)\s*[=!]", selector)) <= series[name], expr
-        grouped = {label for by in re.findall(r"by \(([^)]*)\)", expr) for label in by.split(", ")}
-        assert grouped <= set().union(*(series[name] for name, _ in asked)), expr
+        for name, labels in asked:
+            assert labels <= series[name], expr
+        assert find_grouped(expr) <= set().union(*(series[name] for name, _ in asked)), expr
 
 
 @pytest.mark.parametrize("board", _BOARDS.values(), ids=_BOARDS)
 def test_legends_name_labels_that_are_left(board: Manifest):
-    series = _series()
+    series = read_series()
     for panel in _panels(board):
         for target in panel["targets"]:
             expr = target["expr"]

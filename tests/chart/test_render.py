@@ -54,6 +54,7 @@ _OTHER: dict[str, Any] = {
     "monitoring.prometheus.storage_size": "7Gi",
     "monitoring.prometheus.resources.requests": {"cpu": "50m"},
     "monitoring.prometheus.resources.limits": {"cpu": "7"},
+    "monitoring.runbook_base_url": "https://git.example/runbooks/",
     "image.repository": "elsewhere/crdt-service",
     "deployment.service.annotations": {"cloud.example/internal": "true"},
     "scheduling.node_selector": {"pool": "jarvis"},
