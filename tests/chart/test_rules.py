@@ -269,3 +269,11 @@ def test_the_page_names_every_threshold_and_its_default(schema: Manifest):
     assert {name: str(key["default"]) for name, key in keys.items()} == dict(
         re.findall(r"`(\w+)` (?:%|ms) \((\d+)\)", page)
     )
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert():
+    assert _NAMES == sorted(path.stem for path in (ROOT / "docs/runbooks").glob("*.md"))
+    for name in _NAMES:
+        text = (ROOT / f"docs/runbooks/{name}.md").read_text()
+        assert text.startswith(f"# {name}\n")
+        assert ["Impact", "Look", "Mend", "When it is false"] == re.findall(r"(?m)^## (.*)$", text)
