@@ -164,6 +164,11 @@ def _run_resize(options: argparse.Namespace) -> None:
     if options.nodes < 1:
         raise ConfigError(f"--nodes {options.nodes}: a cluster has a node at least", "give 1 or more")
     peers = [split_address(peer, "--peer") for peer in options.peer]
+    files = (options.tls_cert, options.tls_key, options.tls_ca)
+    if all(file is not None and not file.exists() for file in files):
+        # Who turns TLS on may get certificates only once this job is over; what runs until then has no TLS either.
+        print("there are no certificates yet: nodes are asked without TLS", file=sys.stderr)
+        options.tls_cert = options.tls_key = options.tls_ca = None
     asyncio.run(resize(_operator(options), peers, options.nodes, lambda line: print(line, file=sys.stderr)))
 
 

@@ -133,7 +133,7 @@ def cleanup(
         record = _expect_record(kube, namespace, deployment_id)
         helm = Helm(find_tool("helm"), kube.context, namespace)
         change_phase(kube, namespace, record, "removing")
-        result = remove(kube, helm, record.id, deadline_seconds=timeout, progress=say)
+        result = remove(kube, helm, record, deadline_seconds=timeout, progress=say)
         render(result, form, open_stdout(form))
 
 

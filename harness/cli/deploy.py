@@ -11,6 +11,7 @@ from harness.checks.synchronization import check_synchronization
 from harness.failure import Failure
 from harness.kube import Kube, KubeError
 from harness.release.helm import Helm, chart_version, clear_pending
+from harness.release.name import made_secrets
 from harness.release.namespace import ensure_namespace
 from harness.release.record import Record, change_phase, new_id, now, read_record, write_record
 from harness.release.rollout import wait_for_rollout
@@ -89,6 +90,7 @@ def _begin(config: Config, kube: Kube, namespace: str, progress: Callable[[str],
         config_digest=hashlib.sha256(json.dumps(config.values, sort_keys=True).encode()).hexdigest(),
         node_count=config.values["infrastructure"]["node_count"],
         replication_factor=config.values["crdt"]["replication_factor"],
+        secrets=" ".join(made_secrets(config.values)),
     )
     write_record(kube, namespace, record)
     return record

@@ -8,7 +8,7 @@ import msgspec
 
 from harness.failure import Failure
 from harness.kube import Json, Kube
-from harness.release.name import CLI, ID_LABEL, RECORD
+from harness.release.name import CLI, ID_LABEL, RECORD, SECRETS
 
 Phase = Literal["deploying", "ready", "failed", "removing"]
 
@@ -26,6 +26,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         config_digest: SHA-256 of the configuration's canonical JSON.
         node_count: How many CRDT nodes the configuration asks for.
         replication_factor: On how many of them each key is stored.
+        secrets: Names of the Secrets that a cleanup deletes, with spaces between them.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     config_digest: str
     node_count: int
     replication_factor: int
+    secrets: str = " ".join(SECRETS)
 
 
 def new_id() -> str:

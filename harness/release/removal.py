@@ -8,8 +8,9 @@ import msgspec
 from harness.kube import Kube, labels_of
 from harness.poll import Done, Pending, wait_until
 from harness.release.helm import Helm
-from harness.release.name import LABELS, RECORD, SECRETS, TRUST
+from harness.release.name import LABELS, RECORD, TRUST
 from harness.release.namespace import owned_by_cli
+from harness.release.record import Record
 
 # What helm leaves behind: hooks, pods of failed tests, and what the StatefulSet's template claimed.
 _LEFT_BEHIND = ("jobs", "rolebindings", "roles", "serviceaccounts", "pods", "persistentvolumeclaims")
@@ -41,14 +42,14 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 def remove(
     kube: Kube,
     helm: Helm,
-    deployment_id: str,
+    record: Record,
     *,
     deadline_seconds: float,
     progress: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Removal:
-    """Uninstall the release, delete its data and secrets, then its namespace if the CLI made it; wait until gone.
+    """Uninstall the release, delete its data and Secrets, then its namespace if the CLI made it; wait until gone.
 
     Raises:
         WaitTimeoutError: Something is still there after `deadline_seconds`.
@@ -73,7 +74,7 @@ def remove(
         for body in kube.read_all(plural, namespace, labels=LABELS):
             kube.delete(plural, namespace, body["metadata"]["name"])
     wait("the release's objects to go", lambda: _names(kube, namespace, _AWAITED))
-    for secret in SECRETS:
+    for secret in record.secrets.split():
         kube.delete("secrets", namespace, secret)
     kube.delete("configmaps", namespace, TRUST)
     note = _reason_to_keep(kube, namespace)
@@ -84,7 +85,7 @@ def remove(
         kube.delete("namespaces", "", namespace)
         wait(f"the namespace {namespace} to go", lambda: namespace if kube.read("namespaces", "", namespace) else "")
     return Removal(
-        deployment_id=deployment_id,
+        deployment_id=record.id,
         context=kube.context,
         namespace=namespace,
         namespace_deleted=not note,

@@ -1,5 +1,6 @@
 """HTTPS to the deployed API: through a forwarded port of a backend pod, trusted by the cluster's own authority."""
 
+import base64
 import http.client
 import json
 import secrets
@@ -7,7 +8,10 @@ import ssl
 import threading
 
 from harness.kube import Kube, Request, Response, UnreachableError, conditions_of
-from harness.release.name import API_PORT, BACKEND, LABELS, TRUST
+from harness.release.name import API_PORT, BACKEND, LABELS
+from harness.release.pointer import read_pointers
+
+_KINDS = {"configmap": "ConfigMap", "secret": "Secret"}
 
 
 class SecureApi:
@@ -26,15 +30,20 @@ class SecureApi:
         self._kube = kube
         self._namespace = namespace
         self._host = f"{BACKEND}.{namespace}.svc"
-        trust = (kube.read("configmaps", namespace, TRUST) or {}).get("data", {}).get("ca.crt", "")
+        pointers = read_pointers(kube, namespace)
+        place = f"{_KINDS[pointers.trust_kind]} {pointers.trust_name}"
+        body = kube.read(f"{pointers.trust_kind}s", namespace, pointers.trust_name) or {}
+        trust = (body.get("data") or {}).get("ca.crt", "")
         try:
+            if pointers.trust_kind == "secret":
+                trust = base64.b64decode(trust).decode("ascii")
             self._context = ssl.create_default_context(cadata=trust)
         except (ssl.SSLError, ValueError) as error:
             raise UnreachableError(
-                f"the ConfigMap {TRUST} in {namespace} has no certificate to trust: {error}", "deploy again"
+                f"the {place} in {namespace} has no certificate to trust: {error}", "deploy again"
             ) from error
         if not trust:
-            raise UnreachableError(f"there is no ConfigMap {TRUST} in {namespace}", "deploy again")
+            raise UnreachableError(f"there is no {place} in {namespace} with ca.crt", "deploy again")
         self._lock = threading.Lock()
         self._idle: list[http.client.HTTPConnection] = []
 

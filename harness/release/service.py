@@ -13,7 +13,8 @@ import httpx
 from crdt_service.client import NEVER, ApiError, Client, Health, NotFoundError, Retry
 from harness.failure import Failure
 from harness.kube import ForbiddenError, Json, Kube, RefusedError, Request, Response, UnreachableError
-from harness.release.name import ADMIN_TOKEN, BACKEND
+from harness.release.name import BACKEND
+from harness.release.pointer import read_pointers
 from harness.release.secure import SecureApi
 
 # Of Kubernetes' own: the API server takes `Authorization` for itself and does not pass it on.
@@ -31,7 +32,7 @@ class Service:
 
     Nothing is sent twice unless `retry` says so: who checks looks again until a deadline.
 
-    It is called with the API key in the Secret that the chart's hook made, if there is one; it is read from the cluster
+    It is called with the API key in the Secret that the Deployment names, if there is one; it is read from the cluster
     when it is needed, and again once it is refused.
 
     Args:
@@ -68,7 +69,7 @@ class Service:
         try:
             return self._client.health()
         except ApiError as error:
-            raise _failure(error) from error
+            raise self._failure(error) from error
 
     def write(self, key: str, type_name: str, operation: Json, *, node: str = "", idempotency_key: str = "") -> Any:
         """Apply an operation to a key, through one node if `node` names it, and return the new value.
@@ -84,7 +85,7 @@ class Service:
                 key, type_name, operation, node=node or None, idempotency_key=idempotency_key or None
             ).value
         except ApiError as error:
-            raise _failure(error) from error
+            raise self._failure(error) from error
 
     def read(self, key: str, *, node: str = "") -> Any:
         """Return a key's value, as one node sees it if `node` names it; None when it knows no such key.
@@ -97,7 +98,15 @@ class Service:
         except NotFoundError:
             return None
         except ApiError as error:
-            raise _failure(error) from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: ApiError) -> ServiceError:
+        if error.status == _UNAUTHENTICATED:
+            return ServiceError(
+                f"status {error.status}: {error.message}; the Secret {self._way.secret_name} must hold one, under the "
+                "key token, that you may read"
+            )
+        return ServiceError(error.message if error.status is None else f"status {error.status}: {error.message}")
 
 
 class _Way(httpx.BaseTransport):
@@ -107,6 +116,7 @@ class _Way(httpx.BaseTransport):
         self._kube = kube
         self._namespace = namespace
         self._token: str | None = None
+        self.secret_name = ""
         self._root = f"/api/v1/namespaces/{namespace}/services/{BACKEND}:http/proxy"
         self._timeout_seconds = timeout_seconds
         self._lock = threading.Lock()
@@ -153,17 +163,9 @@ class _Way(httpx.BaseTransport):
         """Return the header with the API key, or none if there is no key that this user may read."""
         if self._token is None:
             try:
-                secret = self._kube.read("secrets", self._namespace, ADMIN_TOKEN) or {}
+                self.secret_name = read_pointers(self._kube, self._namespace).admin_token
+                secret = self._kube.read("secrets", self._namespace, self.secret_name) or {}
                 self._token = base64.b64decode(secret.get("data", {}).get("token", "")).decode("ascii").strip()
             except (ForbiddenError, ValueError):
                 self._token = ""
         return {_KEY_HEADER: self._token} if self._token else {}
-
-
-def _failure(error: ApiError) -> ServiceError:
-    if error.status == _UNAUTHENTICATED:
-        return ServiceError(
-            f"status {error.status}: {error.message}; the Secret {ADMIN_TOKEN} must hold one, under the key token, "
-            "that you may read"
-        )
-    return ServiceError(error.message if error.status is None else f"status {error.status}: {error.message}")

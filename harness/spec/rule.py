@@ -7,6 +7,8 @@ from typing import Any
 from harness.spec.quantity import read_quantity
 
 Path = tuple[str | int, ...]
+# Names that are left empty are made of the release's; the CLI has but one.
+_RELEASE = "jarvis"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ def judge(values: Mapping[str, Any]) -> Iterator[Violation]:
         path, bound = ("gateway", "parent_refs"), ("gateway", "enabled")
         yield Violation(path, bound, [], "empty while gateway.enabled is true", "a Gateway, or set enabled: false")
     yield from _judge_notifications(values["notifications"], values["monitoring"])
+    yield from _judge_secrets(values["security"])
+    yield from _judge_certificates(values["security"]["certificates"])
 
 
 def _judge_conflict_rules(crdt: Mapping[str, Any], plugins: Set[str]) -> Iterator[Violation]:
@@ -118,6 +122,45 @@ def _judge_notifications(notifications: Mapping[str, Any], monitoring: Mapping[s
         if email[other] and not email[key]:
             message, remedy = f"empty beside {other}", f"not empty, or remove {other}"
             yield Violation((*path, key), (*path, other), email[key], message, remedy)
+
+
+def _judge_secrets(security: Mapping[str, Any]) -> Iterator[Violation]:
+    path = ("security", "secrets")
+    source, store = security["secrets"]["source"], security["secrets"]["external"]["store_name"]
+    if (source == "external") != bool(store):
+        message = f"{'given' if store else 'empty'} while security.secrets.source is {source}"
+        remedy = "none, or set source: external" if store else "the name of a store"
+        yield Violation((*path, "external", "store_name"), (*path, "source"), store, message, remedy)
+    first: dict[str, Path] = {
+        f"{_RELEASE}-authority": ("security", "certificates", "source"),
+        f"{_RELEASE}-ingress-tls": ("ingress", "tls"),
+    }
+    for of in ("secrets", "certificates"):
+        for name, given in security[of]["names"].items():
+            place = ("security", of, "names", name)
+            secret = given or f"{_RELEASE}-{name.replace('_', '-')}{'-tls' if of == 'certificates' else ''}"
+            if first.setdefault(secret, place) != place:
+                # Only a name that is given is at fault.
+                at, other = (place, first[secret]) if given else (first[secret], place)
+                yield Violation(at, other, secret, f"the Secret of {'.'.join(map(str, other))}", "a Secret of its own")
+
+
+def _judge_certificates(certificates: Mapping[str, Any]) -> Iterator[Violation]:
+    path = ("security", "certificates")
+    source, manager = certificates["source"], certificates["cert_manager"]
+    if source != "cert_manager" and manager["issuer_name"]:
+        message, remedy = f"given while {'.'.join(path)}.source is {source}", "none, or set source: cert_manager"
+        place = (*path, "cert_manager", "issuer_name")
+        yield Violation(place, (*path, "source"), manager["issuer_name"], message, remedy)
+    before, duration = manager["renew_before_hours"], manager["duration_hours"]
+    if before >= duration:
+        place, bound = (*path, "cert_manager", "renew_before_hours"), (*path, "cert_manager", "duration_hours")
+        yield Violation(place, bound, before, f"not below duration_hours ({duration})", f"at most {duration - 1}")
+    for name, given in certificates["names"].items():
+        if given and source == "self_signed":
+            message = "given while the source is self_signed, which would write over that Secret"
+            remedy = "none, or set source: existing or cert_manager"
+            yield Violation((*path, "names", name), (*path, "source"), given, message, remedy)
 
 
 def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:

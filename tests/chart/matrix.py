@@ -42,6 +42,8 @@ _MORE: Final[Mapping[str, tuple[Any, ...]]] = {
     "notifications.email.username": ("", "jarvis"),
     "notifications.email.existing_secret": ("", "email"),
     "notifications.pagerduty.existing_secret": ("", "pagerduty"),
+    "security.secrets.external.store_name": ("", "vault"),
+    "security.certificates.cert_manager.issuer_name": ("", "mine"),
     "image.digest": ("", f"sha256:{'0' * 64}"),
     "scheduling.node_selector": ({}, {"pool": "jarvis"}),
     "global.image_registry": ("", "mirror.example"),

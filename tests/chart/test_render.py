@@ -13,6 +13,7 @@ from harness.spec.schema import walk
 from tests.chart.conftest import CHART, ROOT, VALUES_FILES, Manifest, Render, nested
 from tests.chart.crd import validate
 from tests.chart.matrix import CASES, merge
+from tests.chart.restricted import judge, pods_of
 
 _QUICK_START = ROOT / "tests/guide/quick-start.yaml"
 _FILES = (_QUICK_START, *VALUES_FILES)
@@ -98,6 +99,9 @@ _OTHER: dict[str, Any] = {
     "notifications.pagerduty.secret_key": "other",
     "notifications.pagerduty.url": "https://events.eu.pagerduty.com/v2/enqueue",
     "notifications.pagerduty.severities": ["critical", "warning"],
+    "security.secrets.external.refresh_interval": "7m",
+    "security.certificates.cert_manager.issuer_kind": "ClusterIssuer",
+    "security.certificates.cert_manager.issuer_group": "issuers.example",
 }
 _RECEIVERS: dict[str, Manifest] = {
     "slack": {"existing_secret": "slack"},
@@ -110,6 +114,16 @@ _RECEIVERS: dict[str, Manifest] = {
     },
     "pagerduty": {"existing_secret": "pagerduty"},
 }
+
+
+def _external(**external: Any) -> Manifest:
+    return {"security": {"secrets": {"source": "external", "external": {"store_name": "vault", **external}}}}
+
+
+def _certificates(source: str, **manager: str) -> Manifest:
+    return {"security": {"certificates": {"source": source, "cert_manager": manager}}}
+
+
 _INGRESS = {"ingress": {"enabled": True, "hosts": ["jarvis.example"]}}
 _GATEWAY = {"gateway": {"enabled": True, "parent_refs": [{"name": "web"}]}}
 _BESIDE: dict[str, Manifest] = {
@@ -133,6 +147,18 @@ _BESIDE: dict[str, Manifest] = {
     **{
         f"instance_presets.{size}": {"infrastructure": {"instance_type": size}} for size in ("small", "large", "xlarge")
     },
+    # The longest path that fits counts for every key below it.
+    "security.secrets.source": nested(("security", "secrets", "names", "cluster"), "own"),
+    "security.secrets.external": _external(),
+    "security.secrets.external.remote.encryption_previous.property": _external(
+        remote={"encryption_previous": {"key": "before"}}
+    ),
+    "security.certificates.names": _certificates("existing"),
+    "security.certificates.cert_manager": _certificates("cert_manager"),
+    **{
+        f"security.certificates.cert_manager.issuer_{name}": _certificates("cert_manager", issuer_name="own")
+        for name in ("kind", "group")
+    },
 }
 
 
@@ -147,7 +173,7 @@ def _other(path: tuple[str, ...], node: Manifest) -> Any:
         return next(value for value in node["enum"] if value != default)
     if isinstance(default, int):
         return default - 1 if default > node["minimum"] else default + 1
-    if path[0] == "storage_classes":
+    if path[0] in {"storage_classes", "security"}:
         return "other"
     if path[0] == "instance_presets":
         return {"limits": {"cpu": "7"}}
@@ -156,11 +182,13 @@ def _other(path: tuple[str, ...], node: Manifest) -> Any:
 
 @pytest.mark.parametrize(("path", "node"), _LIVE, ids=lambda value: ".".join(value) if isinstance(value, tuple) else "")
 def test_every_key_changes_a_rendered_object(render: Render, path: tuple[str, ...], node: Manifest):
-    beside = _BESIDE.get(".".join(path), {})
+    above = (".".join(path[:end]) for end in range(len(path), 0, -1))
+    beside = next((_BESIDE[key] for key in above if key in _BESIDE), {})
 
     before, after = render(beside), render(merge(beside, nested(path, _other(path, node))))
 
     assert before != after
+    assert [] == [(pod["metadata"], found) for pod in pods_of(after) for found in judge(pod)]
 
 
 @pytest.mark.parametrize(

@@ -88,3 +88,13 @@ def test_a_senseless_count_is_refused(cluster, nodes, said):
 def test_where_no_node_answers_nothing_happens_and_it_says_so(tmp_path):
     done = LoopbackCluster(tmp_path).run("resize", "--nodes", "1")
     assert (0, "no node answers" in done.stderr) == (done.returncode, True)
+
+
+def test_certificates_that_are_not_there_yet_mean_that_the_cluster_has_no_tls(tmp_path):
+    files = [f"--tls-{name}={tmp_path / name}" for name in ("cert", "key", "ca")]
+    cluster = LoopbackCluster(tmp_path)
+
+    done = cluster.run("resize", "--nodes", "1", *files)
+    assert (0, "no node answers" in done.stderr) == (done.returncode, True)
+    (tmp_path / "ca").write_text("half of it")
+    assert 2 == cluster.run("resize", "--nodes", "1", *files).returncode

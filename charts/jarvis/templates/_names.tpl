@@ -4,17 +4,20 @@
 {{- define "jarvis.backend" -}}{{ .Release.Name }}-backend{{- end }}
 {{- define "jarvis.config" -}}{{ .Release.Name }}-config{{- end }}
 {{- define "jarvis.plugins" -}}{{ .Release.Name }}-plugins{{- end }}
-{{- define "jarvis.secret" -}}{{ .Release.Name }}-cluster{{- end }}
-{{- define "jarvis.encryption" -}}{{ .Release.Name }}-encryption{{- end }}
-{{- define "jarvis.apiKeys" -}}{{ .Release.Name }}-api-keys{{- end }}
-{{- define "jarvis.adminToken" -}}{{ .Release.Name }}-admin-token{{- end }}
+{{- define "jarvis.secret" -}}{{ .Values.security.secrets.names.cluster | default (printf "%s-cluster" .Release.Name) }}{{- end }}
+{{- define "jarvis.encryption" -}}{{ .Values.security.secrets.names.encryption | default (printf "%s-encryption" .Release.Name) }}{{- end }}
+{{- define "jarvis.apiKeys" -}}{{ .Values.security.secrets.names.api_keys | default (printf "%s-api-keys" .Release.Name) }}{{- end }}
+{{- define "jarvis.adminToken" -}}{{ .Values.security.secrets.names.admin_token | default (printf "%s-admin-token" .Release.Name) }}{{- end }}
 {{- define "jarvis.authority" -}}{{ .Release.Name }}-authority{{- end }}
+{{- define "jarvis.selfSigned" -}}{{ .Release.Name }}-self-signed{{- end }}
 {{- define "jarvis.trust" -}}{{ .Release.Name }}-ca{{- end }}
-{{- define "jarvis.nodeTls" -}}{{ .Release.Name }}-node-tls{{- end }}
-{{- define "jarvis.backendTls" -}}{{ .Release.Name }}-backend-tls{{- end }}
-{{- define "jarvis.operatorTls" -}}{{ .Release.Name }}-operator-tls{{- end }}
-{{- define "jarvis.apiTls" -}}{{ .Release.Name }}-api-tls{{- end }}
+{{- define "jarvis.nodeTls" -}}{{ .Values.security.certificates.names.node | default (printf "%s-node-tls" .Release.Name) }}{{- end }}
+{{- define "jarvis.backendTls" -}}{{ .Values.security.certificates.names.backend | default (printf "%s-backend-tls" .Release.Name) }}{{- end }}
+{{- define "jarvis.operatorTls" -}}{{ .Values.security.certificates.names.operator | default (printf "%s-operator-tls" .Release.Name) }}{{- end }}
+{{- define "jarvis.apiTls" -}}{{ .Values.security.certificates.names.api | default (printf "%s-api-tls" .Release.Name) }}{{- end }}
 {{- define "jarvis.ingressTls" -}}{{ .Release.Name }}-ingress-tls{{- end }}
+{{- /* Takes {root, name}: a Certificate's object, whatever its Secret is called. */}}
+{{- define "jarvis.certificate" -}}{{ .root.Release.Name }}-{{ .name }}-tls{{- end }}
 {{- /* Short: a CronJob's name leaves 11 of 63 characters to those of its Jobs. */}}
 {{- define "jarvis.renewal" -}}{{ .Release.Name }}-tls{{- end }}
 {{- define "jarvis.secretHook" -}}{{ .Release.Name }}-secret-hook{{- end }}

@@ -65,7 +65,7 @@ securityContext:
     name: {{ include "jarvis.config" . }}
 - name: secret
   secret:
-    secretName: {{ include "jarvis.secret" . }}
+    secretName: {{ include "jarvis.secret" . | quote }}
     defaultMode: 0440
 {{- end }}
 

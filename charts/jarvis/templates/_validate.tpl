@@ -49,6 +49,38 @@
 {{- end }}
 {{- end }}
 
+{{/* Where Secrets and certificates come from: what names a source counts for that source alone, so that no slip makes others. */}}
+{{- define "jarvis.validateSecurity" -}}
+{{- $secrets := .Values.security.secrets }}
+{{- if and (eq $secrets.source "external") (not $secrets.external.store_name) }}
+{{- fail "security.secrets.external.store_name is empty while security.secrets.source is external: name the store, or choose another source" }}
+{{- else if and (ne $secrets.source "external") $secrets.external.store_name }}
+{{- fail (printf "security.secrets.external.store_name is given while security.secrets.source is %s: remove it, or set source to external" $secrets.source) }}
+{{- end }}
+{{- $certificates := .Values.security.certificates }}
+{{- $manager := $certificates.cert_manager }}
+{{- if and (ne $certificates.source "cert_manager") $manager.issuer_name }}
+{{- fail (printf "security.certificates.cert_manager.issuer_name is given while security.certificates.source is %s: remove it, or set source to cert_manager" $certificates.source) }}
+{{- end }}
+{{- if ge (int $manager.renew_before_hours) (int $manager.duration_hours) }}
+{{- fail (printf "security.certificates.cert_manager.renew_before_hours (%d) is not below duration_hours (%d): lower renew_before_hours or raise duration_hours" (int $manager.renew_before_hours) (int $manager.duration_hours)) }}
+{{- end }}
+{{- if eq $certificates.source "self_signed" }}
+{{- range $name, $value := $certificates.names }}
+{{- if $value }}
+{{- fail (printf "security.certificates.names.%s is given while security.certificates.source is self_signed, which would write over that Secret: remove it, or set source to existing or cert_manager" $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $used := dict (include "jarvis.authority" .) "the authority" (include "jarvis.ingressTls" .) "the Ingress" }}
+{{- range $path, $secret := dict "secrets.names.cluster" (include "jarvis.secret" .) "secrets.names.encryption" (include "jarvis.encryption" .) "secrets.names.api_keys" (include "jarvis.apiKeys" .) "secrets.names.admin_token" (include "jarvis.adminToken" .) "certificates.names.node" (include "jarvis.nodeTls" .) "certificates.names.backend" (include "jarvis.backendTls" .) "certificates.names.operator" (include "jarvis.operatorTls" .) "certificates.names.api" (include "jarvis.apiTls" .) }}
+{{- if hasKey $used $secret }}
+{{- fail (printf "security.%s is %s, as the Secret of %s: give each a Secret of its own" $path $secret (index $used $secret)) }}
+{{- end }}
+{{- $_ := set $used $secret $path }}
+{{- end }}
+{{- end }}
+
 {{/* Rules that span keys; the schema holds those of one key. The CLI has the same rules, but for the release's name. */}}
 {{- define "jarvis.validate" -}}
 {{- $scaling := .Values.deployment.auto_scaling }}
@@ -110,6 +142,7 @@
 {{- include "jarvis.validateRequests" (dict "requests" .requests "limits" .limits "above" "monitoring.alertmanager.resources.requests" "below" "monitoring.alertmanager.resources.limits") }}
 {{- end }}
 {{- include "jarvis.validateNotifications" . }}
+{{- include "jarvis.validateSecurity" . }}
 {{- /* Helm lets dots and a digit at the start through, Services do not. */}}
 {{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" .Release.Name) }}
 {{- fail (printf "the release name %s cannot begin the name of a Service: begin with a letter, and use letters, digits and - only" .Release.Name) }}

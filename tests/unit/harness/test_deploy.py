@@ -9,6 +9,7 @@ from harness.failure import Failure
 from harness.kube import annotations_of
 from harness.release.record import read_record
 from harness.release.status import Status
+from harness.spec.schema import defaults
 from tests.unit.harness.fake_api import FakeApi, deployed_api, put_helm_release
 from tests.unit.harness.test_preflight import FakeHelm, ready_api
 
@@ -44,6 +45,7 @@ def run_deploy(api: FakeApi, helm: FakeHelm) -> Status:
     values = {
         "infrastructure": {"availability_zones": [], "node_count": 3},
         "crdt": {"replication_factor": 3},
+        "security": defaults()["security"],
     }
     config: Any = SimpleNamespace(values=values, overrides={})
     return deploy(config, api.kube(), helm, deadline_seconds=1, progress=lambda _text: None)  # type: ignore[arg-type]

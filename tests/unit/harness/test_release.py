@@ -1,15 +1,22 @@
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+import yaml
 
 from harness.failure import Failure
 from harness.poll import WaitTimeoutError
 from harness.release.helm import clear_pending, read_release
+from harness.release.name import SECRETS, made_secrets
 from harness.release.namespace import ensure_namespace
-from harness.release.record import change_phase, read_record
+from harness.release.record import Record, change_phase, read_record
 from harness.release.removal import remove
 from harness.release.rollout import RolloutError, wait_for_rollout
 from harness.release.status import read_status
+from harness.spec.config import read_config
+from harness.spec.schema import defaults
 from tests.unit.harness.fake_api import FakeApi, FakeClock, deployed_api, put_helm_release
 
 NAMESPACE = "jarvis-system"
@@ -24,8 +31,9 @@ class FakeHelm:
         self._api = api
 
     def uninstall(self) -> None:
-        for key in [key for key in self._api.objects if key[0] in ("statefulsets", "deployments", "secrets")]:
-            del self._api.objects[key]
+        for kind, namespace, name in [*self._api.objects]:
+            if kind in ("statefulsets", "deployments") or name.startswith("sh.helm.release"):
+                del self._api.objects[kind, namespace, name]
 
 
 def roll_out(api: FakeApi, deadline_seconds: float = 600, at: Callable[[float], None] = lambda _now: None) -> list[str]:
@@ -243,10 +251,16 @@ def removable_api(created_by: str) -> FakeApi:
     return api
 
 
+def recorded(api: FakeApi) -> Record:
+    record = read_record(api.kube(), NAMESPACE)
+    assert record is not None
+    return record
+
+
 def test_removal_takes_everything_with_the_namespace_that_the_cli_made() -> None:
     api = removable_api("deployment-cli")
 
-    removal = remove(api.kube(), FakeHelm(api), "jarvis-0123abcd", deadline_seconds=10, progress=lambda _text: None)
+    removal = remove(api.kube(), FakeHelm(api), recorded(api), deadline_seconds=10, progress=lambda _text: None)
 
     assert removal.namespace_deleted
     left = {key for key in api.objects if key[1] == NAMESPACE or key[0] == "namespaces"}
@@ -256,18 +270,49 @@ def test_removal_takes_everything_with_the_namespace_that_the_cli_made() -> None
 def test_removal_leaves_a_namespace_that_was_there_before() -> None:
     api = removable_api("somebody")
 
-    removal = remove(api.kube(), FakeHelm(api), "jarvis-0123abcd", deadline_seconds=10, progress=lambda _text: None)
+    removal = remove(api.kube(), FakeHelm(api), recorded(api), deadline_seconds=10, progress=lambda _text: None)
 
     assert not removal.namespace_deleted
     assert {key for key in api.objects if key[1] == NAMESPACE} == set()
     assert ("namespaces", "", NAMESPACE) in api.objects
 
 
+def test_removal_leaves_secrets_that_somebody_else_made() -> None:
+    api = removable_api("deployment-cli")
+    values = {**defaults(), "security": {**defaults()["security"], "enable_rbac": False}}
+    record = msgspec.structs.replace(recorded(api), secrets=" ".join(made_secrets(values)))
+
+    removal = remove(api.kube(), FakeHelm(api), record, deadline_seconds=10, progress=lambda _text: None)
+
+    assert "secrets/jarvis-encryption" in removal.note
+    assert ("secrets", NAMESPACE, "jarvis-api-keys") in api.objects
+
+
+@pytest.mark.parametrize(
+    ("security", "made"),
+    [
+        ({}, set(SECRETS)),
+        ({"enable_rbac": False}, set()),
+        ({"secrets": {"source": "existing"}}, {name for name in SECRETS if name.endswith(("-tls", "-authority"))}),
+        ({"secrets": {"source": "external"}, "certificates": {"source": "existing"}}, set(SECRETS[:4])),
+        ({"enable_rbac": False, "certificates": {"source": "cert_manager"}}, set(SECRETS[4:])),
+        ({"secrets": {"names": {"cluster": "own"}}}, {"own", *SECRETS} - {"jarvis-cluster"}),
+    ],
+)
+def test_a_cleanup_deletes_what_the_release_made(security: dict[str, Any], made: set[str], tmp_path: Path) -> None:
+    path = tmp_path / "cluster-config.yaml"
+    store = {"external": {"store_name": "vault"}} if "external" in str(security) else {}
+    secrets = {**security.get("secrets", {}), **store}
+    path.write_text(yaml.safe_dump({"security": {**security, **({"secrets": secrets} if secrets else {})}}))
+
+    assert made == set(made_secrets(read_config(path).values))
+
+
 def test_removal_leaves_a_namespace_with_guests() -> None:
     api = removable_api("deployment-cli")
     api.put("configmaps", NAMESPACE, "theirs")
 
-    removal = remove(api.kube(), FakeHelm(api), "jarvis-0123abcd", deadline_seconds=10, progress=lambda _text: None)
+    removal = remove(api.kube(), FakeHelm(api), recorded(api), deadline_seconds=10, progress=lambda _text: None)
 
     assert removal.note == "the namespace jarvis-system holds other objects and stays: configmaps/theirs"
 
@@ -282,7 +327,7 @@ def test_removal_that_does_not_end_times_out_and_keeps_the_record() -> None:
         remove(
             api.kube(),
             FakeHelm(api),
-            "jarvis-0123abcd",
+            recorded(api),
             deadline_seconds=10,
             progress=lambda _text: None,
             clock=clock,

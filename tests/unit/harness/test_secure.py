@@ -1,5 +1,6 @@
 """The API over HTTPS: a real TLS server takes the place of the pod behind the forwarded port."""
 
+import base64
 import contextlib
 import http.server
 import json
@@ -25,8 +26,11 @@ def authority(tmp_path):
 
 
 @contextlib.contextmanager
-def secured(files, trusted, version=ssl.TLSVersion.TLSv1_3):
-    """A deployment whose one ready backend pod serves HTTPS with these files; yields (Service, ports asked for)."""
+def secured(files, trusted, version=ssl.TLSVersion.TLSv1_3, secret=""):
+    """A deployment whose one ready backend pod serves HTTPS with these files; yields (Service, ports asked for).
+
+    What is trusted is in the usual ConfigMap, or in a Secret.
+    """
     api = deployed_api()
     asked, sockets = [], []
 
@@ -78,7 +82,12 @@ def secured(files, trusted, version=ssl.TLSVersion.TLSv1_3):
         status = {"conditions": [{"type": "Ready", "status": ready}]}
         api.put("pods", NAMESPACE, name, metadata={"labels": labels}, status=status)
     api.put("services", NAMESPACE, "jarvis-backend", spec={"ports": [{"port": 8000, "appProtocol": "https"}]})
-    if trusted is not None:
+    if secret:
+        api.objects["deployments", NAMESPACE, "jarvis-backend"]["metadata"]["annotations"] = {
+            "jarvis/trust": f"secret/{secret}"
+        }
+        api.put("secrets", NAMESPACE, secret, data={"ca.crt": base64.b64encode(trusted.encode()).decode()})
+    elif trusted is not None:
         api.put("configmaps", NAMESPACE, "jarvis-ca", data={"ca.crt": trusted})
     try:
         with Service(Kube(api.send, "kind-test", forward), NAMESPACE) as service:
@@ -98,6 +107,16 @@ def test_requests_go_to_a_ready_pod_over_one_connection(authority, version):
         assert 1 == service.read("k", node="jarvis-crdt-1")
         assert service.read("nothing", node="jarvis-crdt-1") is None
         assert [(NAMESPACE, "jarvis-backend-b", 8000)] == asked
+
+
+def test_the_authority_may_be_in_a_secret_that_the_deployment_names(authority):
+    with secured(authority.issue(HOST), authority.file.read_text(), secret="own-tls") as (service, *_):
+        assert "healthy" == service.read_health().status
+    with (
+        secured(authority.issue(HOST), "", secret="own-tls") as (service, *_),
+        pytest.raises(ServiceError, match="no Secret own-tls in jarvis-system"),
+    ):
+        service.read_health()
 
 
 def test_an_error_of_the_api_is_told(authority):

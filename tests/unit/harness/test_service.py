@@ -34,6 +34,17 @@ def test_the_key_in_the_cluster_is_sent(api: FakeApi) -> None:
     assert service.read("k", node=NODE) == 1
 
 
+def test_the_key_is_in_the_secret_that_the_deployment_names(api: FakeApi) -> None:
+    deployment = api.objects["deployments", NAMESPACE, "jarvis-backend"]
+    deployment["metadata"]["annotations"] = {"jarvis/admin-token": "own"}
+    service = Service(api.kube(), NAMESPACE)
+    with pytest.raises(ServiceError, match="the Secret own must hold one"):
+        service.read("k", node=NODE)
+
+    api.put("secrets", NAMESPACE, "own", data=api.objects["secrets", NAMESPACE, "jarvis-admin-token"]["data"])
+    assert service.read("k", node=NODE) is None
+
+
 def test_health_needs_none(api: FakeApi) -> None:
     api.refused["/secrets"] = 403
 

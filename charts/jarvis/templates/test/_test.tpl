@@ -53,15 +53,13 @@ spec:
   {{- if or $tls $token }}
   volumes:
     {{- if $tls }}
-    - name: trust
-      configMap:
-        name: {{ include "jarvis.trust" .root }}
+    {{- include "jarvis.trustVolume" .root | nindent 4 }}
     {{- end }}
     {{- if $token }}
     # Optional, so that without it the test says what is missing instead of waiting for it.
     - name: token
       secret:
-        secretName: {{ include "jarvis.adminToken" .root }}
+        secretName: {{ include "jarvis.adminToken" .root | quote }}
         optional: true
         defaultMode: 0440
     {{- end }}
