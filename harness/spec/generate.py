@@ -50,7 +50,8 @@ def render_documentation() -> str:
         "The same file goes into `deployment_cli.py deploy` and into `helm install -f`. Unknown keys are refused.",
         "",
     ]
-    lines += [f'Keys marked "{_PLANNED}" are accepted, and `deploy` names those that you set.', ""]
+    if any(key.planned for key in walk()):
+        lines += [f'Keys marked "{_PLANNED}" are accepted, and `deploy` names those that you set.', ""]
     for section in walk():
         if len(section.path) > 1:
             continue

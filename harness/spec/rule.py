@@ -47,6 +47,7 @@ def judge(values: Mapping[str, Any]) -> Iterator[Violation]:
     yield from _judge_notifications(values["notifications"], values["monitoring"])
     yield from _judge_secrets(values["security"])
     yield from _judge_certificates(values["security"]["certificates"])
+    yield from _judge_monitoring(values["monitoring"])
 
 
 def _judge_conflict_rules(crdt: Mapping[str, Any], plugins: Set[str]) -> Iterator[Violation]:
@@ -163,6 +164,13 @@ def _judge_certificates(certificates: Mapping[str, Any]) -> Iterator[Violation]:
             yield Violation((*path, "names", name), (*path, "source"), given, message, remedy)
 
 
+def _judge_monitoring(monitoring: Mapping[str, Any]) -> Iterator[Violation]:
+    if monitoring["stack"] == "bundled" and monitoring["grafana_enabled"] and not monitoring["prometheus_enabled"]:
+        place, bound = ("monitoring", "grafana_enabled"), ("monitoring", "prometheus_enabled")
+        message = "on while monitoring.prometheus_enabled is off: it would have nothing to show"
+        yield Violation(place, bound, True, message, "turn both on or off, or set monitoring.stack: existing")
+
+
 def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
     """Yield the keys that must not be above another, and that other."""
     scaling = ("deployment", "auto_scaling")
@@ -170,13 +178,11 @@ def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], tuple[s
     yield ("crdt", "replication_factor"), ("infrastructure", "node_count")
     for resource in values["deployment"]["resource_limits"]:
         yield ("deployment", "resource_requests", resource), ("deployment", "resource_limits", resource)
-    for component in ("prometheus", "alertmanager"):
-        path = ("monitoring", component, "resources")
+    presets = [("instance_presets", size) for size in values["instance_presets"]]
+    bundled = [("monitoring", name, "resources") for name in ("prometheus", "alertmanager", "grafana")]
+    for path in (*bundled, *presets):
         for resource in _read(values, path)["limits"]:
             yield (*path, "requests", resource), (*path, "limits", resource)
-    for size, preset in values["instance_presets"].items():
-        for resource in preset["limits"]:
-            yield ("instance_presets", size, "requests", resource), ("instance_presets", size, "limits", resource)
 
 
 def _read(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:

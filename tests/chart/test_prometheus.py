@@ -137,7 +137,10 @@ def test_only_one_at_a_time_has_the_volume_and_no_uninstall_takes_it(render: Ren
     assert "keep" == claim["metadata"]["annotations"]["helm.sh/resource-policy"]
 
 
-@pytest.mark.parametrize("off", [{"prometheus_enabled": False}, {"stack": "existing"}], ids=["off", "existing"])
+_OFF = {"prometheus_enabled": False, "grafana_enabled": False}
+
+
+@pytest.mark.parametrize("off", [_OFF, {"stack": "existing"}], ids=["off", "existing"])
 def test_nothing_of_it_is_left_when_it_is_off(render: Render, off: Manifest):
     manifests = render({"monitoring": off})
 

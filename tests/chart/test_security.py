@@ -36,6 +36,7 @@ def test_every_pod_is_restricted(pods: dict[str, Manifest]):
         "Pod/jarvis-test-health",
         "Pod/jarvis-test-write",
         "Deployment/jarvis-backend",
+        "Deployment/jarvis-grafana",
         "StatefulSet/jarvis-crdt",
         "Job/jarvis-secret-hook",
         "Job/jarvis-resize-hook",
@@ -116,6 +117,7 @@ def test_each_pod_mounts_only_the_secrets_that_it_needs(render: Render):
         "Deployment/jarvis-backend": {
             *("jarvis-config", "jarvis-cluster", "jarvis-api-keys", "jarvis-backend-tls", "jarvis-api-tls")
         },
+        "Deployment/jarvis-grafana": {"jarvis-dashboards", "jarvis-grafana"},
         "StatefulSet/jarvis-crdt": {"jarvis-config", "jarvis-cluster", "jarvis-encryption", "jarvis-node-tls"},
         "Job/jarvis-secret-hook": set(),
         "Job/jarvis-resize-hook": {"jarvis-cluster", "jarvis-operator-tls"},
@@ -225,11 +227,12 @@ def test_only_the_nodes_get_the_encryption_key_and_only_as_a_file(render: Render
 
 def test_the_hook_creates_each_secret_by_itself_so_that_an_upgrade_adds_what_is_missing(render: Render):
     hook = _pods(render())["Job/jarvis-secret-hook"]
-    created = [container["args"][-4:] for container in hook["containers"][:3]]
+    created = [container["args"][-4:] for container in hook["containers"][:4]]
 
     assert [
         ["--name", "jarvis-cluster", "--key", "cluster-secret"],
         ["--name", "jarvis-encryption", "--key", "encryption-key"],
+        ["--name", "jarvis-grafana", "--key", "admin-password"],
         ["--keys-secret", "jarvis-api-keys", "--token-secret", "jarvis-admin-token"],
     ] == created
 

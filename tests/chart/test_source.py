@@ -16,7 +16,7 @@ from harness.process import run
 from tests.chart.conftest import CHART, Manifest, Render, find_pods
 from tests.chart.crd import validate
 
-_OWN = {"cluster": "own-1", "encryption": "own-2", "api_keys": "own-3", "admin_token": "own-4"}
+_OWN = {"cluster": "own-1", "encryption": "own-2", "api_keys": "own-3", "admin_token": "own-4", "grafana": "own-9"}
 _OWN_TLS = {"node": "own-5", "backend": "own-6", "operator": "own-7", "api": "own-8"}
 _SECRETS: dict[str, Manifest] = {
     "generated": {},
@@ -201,7 +201,7 @@ def test_external_secrets_say_where_each_value_is(render: Render):
     manifests = render({"security": {"secrets": {"source": "external", "external": external}}})
     found = {each["metadata"]["name"]: each["spec"] for each in manifests if each["kind"] == "ExternalSecret"}
 
-    assert {"jarvis-cluster", "jarvis-encryption", "jarvis-api-keys", "jarvis-admin-token"} == set(found)
+    assert {f"jarvis-{name.replace('_', '-')}" for name in _OWN} == set(found)
     for name, spec in found.items():
         assert {"kind": "ClusterSecretStore", "name": "vault"} == spec["secretStoreRef"]
         assert "7m" == spec["refreshInterval"]
@@ -307,7 +307,7 @@ def test_a_job_before_the_upgrade_does_not_wait_for_cert_manager(render: Render)
 
 
 def test_names_that_look_like_numbers_stay_text(render: Render):
-    names = {"cluster": "1e3", "encryption": "123", "api_keys": "0x1", "admin_token": "true"}
+    names = {"cluster": "1e3", "encryption": "123", "api_keys": "0x1", "admin_token": "true", "grafana": "1.5"}
     tls = {"node": "1", "backend": "2", "operator": "null", "api": "4"}
     for secrets in ("generated", "existing", "external"):
         store = {"store_name": "5"} if secrets == "external" else {}

@@ -7,6 +7,7 @@
 {{- define "jarvis.secret" -}}{{ .Values.security.secrets.names.cluster | default (printf "%s-cluster" .Release.Name) }}{{- end }}
 {{- define "jarvis.encryption" -}}{{ .Values.security.secrets.names.encryption | default (printf "%s-encryption" .Release.Name) }}{{- end }}
 {{- define "jarvis.apiKeys" -}}{{ .Values.security.secrets.names.api_keys | default (printf "%s-api-keys" .Release.Name) }}{{- end }}
+{{- define "jarvis.grafanaPassword" -}}{{ .Values.security.secrets.names.grafana | default (printf "%s-grafana" .Release.Name) }}{{- end }}
 {{- define "jarvis.adminToken" -}}{{ .Values.security.secrets.names.admin_token | default (printf "%s-admin-token" .Release.Name) }}{{- end }}
 {{- define "jarvis.authority" -}}{{ .Release.Name }}-authority{{- end }}
 {{- define "jarvis.selfSigned" -}}{{ .Release.Name }}-self-signed{{- end }}

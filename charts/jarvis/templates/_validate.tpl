@@ -73,7 +73,7 @@
 {{- end }}
 {{- end }}
 {{- $used := dict (include "jarvis.authority" .) "the authority" (include "jarvis.ingressTls" .) "the Ingress" }}
-{{- range $path, $secret := dict "secrets.names.cluster" (include "jarvis.secret" .) "secrets.names.encryption" (include "jarvis.encryption" .) "secrets.names.api_keys" (include "jarvis.apiKeys" .) "secrets.names.admin_token" (include "jarvis.adminToken" .) "certificates.names.node" (include "jarvis.nodeTls" .) "certificates.names.backend" (include "jarvis.backendTls" .) "certificates.names.operator" (include "jarvis.operatorTls" .) "certificates.names.api" (include "jarvis.apiTls" .) }}
+{{- range $path, $secret := dict "secrets.names.cluster" (include "jarvis.secret" .) "secrets.names.encryption" (include "jarvis.encryption" .) "secrets.names.api_keys" (include "jarvis.apiKeys" .) "secrets.names.admin_token" (include "jarvis.adminToken" .) "secrets.names.grafana" (include "jarvis.grafanaPassword" .) "certificates.names.node" (include "jarvis.nodeTls" .) "certificates.names.backend" (include "jarvis.backendTls" .) "certificates.names.operator" (include "jarvis.operatorTls" .) "certificates.names.api" (include "jarvis.apiTls" .) }}
 {{- if hasKey $used $secret }}
 {{- fail (printf "security.%s is %s, as the Secret of %s: give each a Secret of its own" $path $secret (index $used $secret)) }}
 {{- end }}
@@ -143,6 +143,11 @@
 {{- end }}
 {{- include "jarvis.validateNotifications" . }}
 {{- include "jarvis.validateSecurity" . }}
+{{- $monitoring := .Values.monitoring }}
+{{- if and (include "jarvis.hasGrafana" .) (not $monitoring.prometheus_enabled) }}
+{{- fail "monitoring.grafana_enabled is true while monitoring.prometheus_enabled is false, so that it would have nothing to show: turn both on or off, or set monitoring.stack to existing" }}
+{{- end }}
+{{- include "jarvis.validateRequests" (dict "requests" $monitoring.grafana.resources.requests "limits" $monitoring.grafana.resources.limits "above" "monitoring.grafana.resources.requests" "below" "monitoring.grafana.resources.limits") }}
 {{- /* Helm lets dots and a digit at the start through, Services do not. */}}
 {{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" .Release.Name) }}
 {{- fail (printf "the release name %s cannot begin the name of a Service: begin with a letter, and use letters, digits and - only" .Release.Name) }}

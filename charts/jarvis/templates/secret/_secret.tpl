@@ -16,6 +16,9 @@ Secret to _names.tpl, and `names` and `external.remote` to the schema. Each has
 - {name: api_keys, secret: {{ include "jarvis.apiKeys" . | quote }}, entry: api-keys.json, drawn: false}
 - {name: admin_token, secret: {{ include "jarvis.adminToken" . | quote }}, entry: token, drawn: false}
 {{- end }}
+{{- if include "jarvis.hasGrafana" . }}
+- {name: grafana, secret: {{ include "jarvis.grafanaPassword" . | quote }}, entry: admin-password, drawn: true}
+{{- end }}
 {{- end }}
 
 {{/* Whether the hook draws Secrets, as text: "true" or nothing. */}}
