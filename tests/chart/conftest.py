@@ -2,6 +2,7 @@
 
 import copy
 import json
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -33,7 +34,17 @@ def helms() -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def template(helm: Path) -> Callable[..., Completed]:
-    """`helm template` with values given as a dictionary; may fail."""
+    """`helm template` with values given as a dictionary; may fail. What was rendered is not rendered again."""
+
+    @cache
+    def run_once(values: str, files: tuple[bytes, ...], release: str, namespace: str) -> Completed:
+        command = [str(helm), "template", release, str(CHART), "--namespace", namespace, "--values", "-"]
+        with tempfile.TemporaryDirectory() as directory:
+            for number, text in enumerate(files):
+                file = Path(directory, f"{number}.yaml")
+                file.write_bytes(text)
+                command += ["--values", str(file)]
+            return run(command, input=values, check=False)
 
     def render(
         values: Manifest | None = None,
@@ -41,10 +52,7 @@ def template(helm: Path) -> Callable[..., Completed]:
         release: str = "jarvis",
         namespace: str = "jarvis-system",
     ) -> Completed:
-        command = [str(helm), "template", release, str(CHART), "--namespace", namespace, "--values", "-"]
-        for file in files:
-            command += ["--values", str(file)]
-        return run(command, input=json.dumps(values or {}), check=False)
+        return run_once(json.dumps(values or {}), tuple(file.read_bytes() for file in files), release, namespace)
 
     return render
 
