@@ -92,6 +92,19 @@ def test_slack_is_told_everything_mail_too_and_pagerduty_what_is_critical(
     assert receivers == _told(_write(render, tmp_path, _ALL), **labels)
 
 
+def test_every_rule_is_told_to_somebody_but_the_watchdog(render: Render, tmp_path: Path):
+    files = _find(render(), "ConfigMap", "jarvis-rules")["data"].values()
+    rules = [rule for file in files for group in yaml.safe_load(file)["groups"] for rule in group["rules"]]
+    severities = {rule["alert"]: rule["labels"]["severity"] for rule in rules}
+    config = _write(render, tmp_path, _ALL)
+
+    told = {name: _told(config, alertname=name, severity=severity) for name, severity in severities.items()}
+    assert 12 <= len(told)
+    assert ["JarvisWatchdog"] == [name for name, receivers in told.items() if receivers == ["null"]]
+    pages = {name for name, severity in severities.items() if severity == "critical"}
+    assert pages == {name for name, receivers in told.items() if "pagerduty" in receivers}
+
+
 def test_each_receiver_has_severities_of_its_own(render: Render, tmp_path: Path):
     config = _write(
         render,
