@@ -49,6 +49,22 @@ class Prometheus:
         return [(sample["metric"], float(sample["value"][1])) for sample in result]
 
 
+def configure(cluster, namespace):
+    """The configuration that scrapes a cluster each second, its processes named as the chart's pods are."""
+
+    def target(port, instance):
+        return {"targets": [f"127.0.0.1:{port}"], "labels": {"instance": instance, "namespace": namespace}}
+
+    nodes = [target(ports[1], name.replace("node", "jarvis-crdt")) for name, ports in cluster.ports.items()]
+    backend = {"job_name": "jarvis-backend", "static_configs": [target(cluster.api_port, "jarvis-backend-0")]}
+    if cluster.authority is not None:
+        backend |= {"scheme": "https", "tls_config": {"ca_file": str(cluster.authority.file)}}
+    return {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "scrape_configs": [backend, {"job_name": "jarvis-crdt", "static_configs": nodes}],
+    }
+
+
 class PodApi:
     """As much of the Kubernetes API as finding pods takes: they are listed, and watched without any news."""
 

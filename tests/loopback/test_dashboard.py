@@ -7,24 +7,10 @@ import pytest
 from harness.dashboard.query import fill, find_failures, read_dashboards
 from loadtests.cluster import LoopbackCluster, wait_until
 from tests.loopback.partition import heal, start_apart
-from tests.loopback.prometheus import Prometheus
+from tests.loopback.prometheus import Prometheus, configure
 from tests.loopback.request import ask
 
 NAMESPACE = "jarvis-system"
-
-
-def _configure(cluster):
-    def target(port, instance):
-        return {"targets": [f"127.0.0.1:{port}"], "labels": {"instance": instance, "namespace": NAMESPACE}}
-
-    nodes = [target(ports[1], name.replace("node", "jarvis-crdt")) for name, ports in cluster.ports.items()]
-    backend = {"job_name": "jarvis-backend", "static_configs": [target(cluster.api_port, "jarvis-backend-0")]}
-    if cluster.authority is not None:
-        backend |= {"scheme": "https", "tls_config": {"ca_file": str(cluster.authority.file)}}
-    return {
-        "global": {"scrape_interval": "1s"},
-        "scrape_configs": [backend, {"job_name": "jarvis-crdt", "static_configs": nodes}],
-    }
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tls", "plain"])
@@ -37,7 +23,7 @@ def watched(tmp_path_factory, request):
         start_apart(cluster)
         for name in cluster.node_ids:
             cluster.post(f"/v1/keys/met?node={name}", {"type": "mv_register", "op": {"assign": name}})
-        prometheus = Prometheus(directory / "prometheus", _configure(cluster))
+        prometheus = Prometheus(directory / "prometheus", configure(cluster, NAMESPACE))
         stack.callback(prometheus.stop)
         heal(cluster)
         yield cluster, prometheus
