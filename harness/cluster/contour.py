@@ -15,7 +15,7 @@ Manifest = dict[str, Any]
 NAMESPACE: Final = "projectcontour"
 INGRESS_CLASS: Final = "contour"
 HTTPS_NODE_PORT: Final = 30443
-_HTTP_NODE_PORT: Final = 30080
+HTTP_NODE_PORT: Final = 30080
 
 
 def read_manifest() -> list[Manifest]:
@@ -41,7 +41,7 @@ def _fitted(item: Manifest) -> Manifest:
         case "Service", "envoy":
             item["spec"] |= {"type": "NodePort", "externalTrafficPolicy": "Cluster"}
             for port in item["spec"]["ports"]:
-                port["nodePort"] = {"http": _HTTP_NODE_PORT, "https": HTTPS_NODE_PORT}[port["name"]]
+                port["nodePort"] = {"http": HTTP_NODE_PORT, "https": HTTPS_NODE_PORT}[port["name"]]
         case "Deployment", "contour":
             item["spec"]["replicas"] = 1
         case "DaemonSet", "envoy":

@@ -54,6 +54,18 @@ def test_a_policy_denies_the_rest_in_both_directions(rendered: Rendered, name: s
     assert [expected] * CASES[name].complete()["security"]["network_policies"] == deny
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_every_component_that_has_pods_has_a_policy_of_its_own(rendered: Rendered, name: str):
+    manifests = rendered(name)
+    selected = {
+        each["spec"]["podSelector"]["matchLabels"].get("app.kubernetes.io/component")
+        for each in manifests
+        if each["kind"] == "NetworkPolicy"
+    }
+
+    assert set() == read_components(manifests) - (selected or read_components(manifests))
+
+
 def test_every_flow_of_the_table_is_allowed_by_some_policy(rendered: Rendered):
     flows = [_read(rendered(name), name) for name in CASES]
 

@@ -89,6 +89,7 @@ from tests.chart.conftest import nested
         ("ingress.tls.existing_secret", "a,b=c", "pattern"),
         ("gateway.parent_refs", [{"namespace": "a"}], "missing property 'name'"),
         ("gateway.parent_refs", [{"name": "a", "port": 1}], "port"),
+        ("gateway.parent_refs", [{"name": "a"}, {"name": "a"}], "items at 0 and 1 are equal"),
         ("gateway.hostnames", ["a.*.example"], "pattern"),
         ("monitoring.alert_thresholds.cpu_usage", 101, "maximum"),
         ("monitoring.alert_thresholds.crdt_sync_latency", 0, "minimum"),

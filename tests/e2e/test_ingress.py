@@ -1,104 +1,146 @@
-"""The cluster answers an HTTPS Ingress of class contour, with the Ingress' own certificate."""
+"""The chart's own Ingress, answered by Contour while policies hold: HTTPS, a redirect, a change feed."""
 
 import base64
-import datetime
-import http.client
 import json
-import socket
 import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+import yaml
 
 from harness.cluster import contour
-from harness.cluster.manager import Cluster, find_cluster, kubectl, read_objects
+from harness.cluster.manager import find_cluster, read_objects
+from harness.cluster.policy import enforce_policies, lift_policies
 from harness.poll import Done, Pending, wait_until
+from tests.e2e.conftest import CONFIG, Deployment, run_cli
 
 pytestmark = pytest.mark.e2e
-_HOST = "metrics.example"
-_NAME = "jarvis-e2e-ingress"
-# Pods and a Service that every cluster has, and that answer in plain HTTP.
-_NAMESPACE, _SERVICE, _PORT = "kube-system", "kube-dns", 9153
+_HOST = "jarvis-e2e.example"
+_SECONDS = 60.0
 
 
-def _certificate() -> tuple[bytes, bytes]:
-    """A key and a certificate that it signed itself, both in PEM, valid for an hour."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, _HOST)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(_HOST)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return key.private_bytes(*form), certificate.public_bytes(serialization.Encoding.PEM)
+@dataclass(frozen=True)
+class Outside:
+    """A client outside of the cluster, which knows a node's address, the host's name and whom to trust."""
+
+    address: str
+    trusted: ssl.SSLContext
+    token: str
+
+    def client(self, host: str = _HOST, verify: ssl.SSLContext | None = None) -> httpx.Client:
+        return httpx.Client(
+            base_url=f"https://{self.address}:{contour.HTTPS_NODE_PORT}",
+            headers={"Host": host, "Authorization": f"Bearer {self.token}"},
+            verify=verify or self.trusted,
+            timeout=_SECONDS,
+        )
+
+    def get(self, path: str, host: str = _HOST, verify: ssl.SSLContext | None = None) -> httpx.Response:
+        with self.client(host, verify) as client:
+            return client.get(path, extensions={"sni_hostname": host})
 
 
-def _objects(key: bytes, certificate: bytes) -> str:
-    metadata = {"name": _NAME, "namespace": _NAMESPACE}
-    data = {"tls.key": base64.b64encode(key).decode(), "tls.crt": base64.b64encode(certificate).decode()}
-    backend = {"service": {"name": _SERVICE, "port": {"number": _PORT}}}
-    secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata, "data": data}
-    ingress = {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "Ingress",
-        "metadata": metadata,
-        "spec": {
-            "ingressClassName": contour.INGRESS_CLASS,
-            "tls": [{"hosts": [_HOST], "secretName": _NAME}],
-            "rules": [{"host": _HOST, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}],
-        },
-    }
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": [secret, ingress]})
+def _read(deployment: Deployment, kind: str, name: str, key: str) -> str:
+    return deployment.kubectl(f"get {kind} {name}")["data"][key]
 
 
-def _get(address: str, trusted: bytes) -> int:
-    """The status that a client gets who trusts this certificate alone."""
-    context = ssl.create_default_context(cadata=trusted.decode())
-    with (
-        socket.create_connection((address, contour.HTTPS_NODE_PORT), timeout=10) as plain,
-        context.wrap_socket(plain, server_hostname=_HOST) as secured,
-    ):
-        connection = http.client.HTTPConnection(_HOST, timeout=10)
-        connection.sock = secured
-        connection.request("GET", "/metrics")
-        with connection.getresponse() as response:
-            return response.status
-
-
-def _address(cluster: Cluster) -> str:
-    addresses = read_objects(cluster, "nodes")[0]["status"]["addresses"]
-    return next(item["address"] for item in addresses if item["type"] == "InternalIP")
-
-
-def test_an_ingress_is_answered_over_https_with_its_own_certificate() -> None:
+@pytest.fixture(scope="module")
+def outside(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    """Deployed with an Ingress, and again without one afterwards; policies hold meanwhile."""
     cluster = find_cluster()
-    assert cluster, "no cluster runs: `make up` brings it up"
-    key, certificate = _certificate()
-    address = _address(cluster)
-    kubectl(cluster, "apply", "--filename", "-", input=_objects(key, certificate))
+    assert cluster
+    values = yaml.safe_load(CONFIG.read_text())
+    config: Path = tmp_path_factory.mktemp("ingress") / "cluster-config.yaml"
+    config.write_text(yaml.safe_dump({**values, "ingress": {"enabled": True, "hosts": [_HOST]}}))
+    done = run_cli("deploy", str(config), "-o", "json")
+    assert done.returncode == 0, done.stderr
+    # Before Envoy has any connection to the backends, which would outlive a change of the rules.
+    enforce_policies(cluster)
     try:
+        addresses = read_objects(cluster, "nodes")[0]["status"]["addresses"]
+        client = Outside(
+            next(item["address"] for item in addresses if item["type"] == "InternalIP"),
+            ssl.create_default_context(cadata=_read(deployment, "configmap", "jarvis-ca", "ca.crt")),
+            base64.b64decode(_read(deployment, "secret", "jarvis-admin-token", "token")).decode(),
+        )
 
-        def look() -> Done[int] | Pending:
+        def look() -> Done[None] | Pending:
             try:
-                status = _get(address, certificate)
-            except OSError as error:
-                return Pending(str(error))
-            return Done(status) if status == http.HTTPStatus.OK else Pending(f"status {status}")
+                status = client.get("/ready").status_code
+            except httpx.TransportError as error:
+                return Pending(repr(error))
+            return Done(None) if status == httpx.codes.OK else Pending(f"status {status}")
 
-        assert 200 == wait_until(look, what="an answer through the Ingress", deadline_seconds=180)
-        _, another = _certificate()
-        with pytest.raises(ssl.SSLCertVerificationError):
-            _get(address, another)
+        wait_until(look, what="an answer through the Ingress", deadline_seconds=240)
+        yield client
     finally:
-        kubectl(cluster, "delete", "ingress,secret", _NAME, "--namespace", _NAMESPACE)
+        lift_policies(cluster)
+        again = run_cli("deploy", str(CONFIG), "-o", "json")
+        assert again.returncode == 0, again.stderr
+
+
+def test_the_api_is_answered_under_its_host_with_the_clusters_own_certificate(outside: Outside) -> None:
+    answer = outside.get("/v1/cluster")
+
+    assert (200, True) == (answer.status_code, "members" in answer.json())
+
+
+def test_a_client_that_trusts_others_and_one_that_asks_for_another_host_are_refused(outside: Outside) -> None:
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        outside.get("/ready", verify=ssl.create_default_context())
+    with pytest.raises(httpx.TransportError):
+        outside.get("/ready", host="another.example")
+
+
+def test_plain_http_is_redirected(outside: Outside) -> None:
+    answer = httpx.get(
+        f"http://{outside.address}:{contour.HTTP_NODE_PORT}/v1/keys?limit=1",
+        headers={"Host": _HOST},
+        timeout=_SECONDS,
+    )
+
+    assert (301, f"https://{_HOST}/v1/keys?limit=1") == (answer.status_code, answer.headers["location"])
+
+
+def test_without_a_key_nobody_gets_in(outside: Outside) -> None:
+    with httpx.Client(verify=outside.trusted, timeout=_SECONDS) as client:
+        url = f"https://{outside.address}:{contour.HTTPS_NODE_PORT}/v1/keys"
+        answer = client.get(url, headers={"Host": _HOST}, extensions={"sni_hostname": _HOST})
+
+    assert (401, "unauthenticated") == (answer.status_code, answer.json()["error"]["code"])
+
+
+def _events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """Each event of a feed: its id, and its name and data if it has them."""
+    event: dict[str, Any] = {}
+    for line in lines:
+        name, _, text = line.partition(": ")
+        if name in {"id", "event"}:
+            event[name] = text
+        elif name == "data":
+            event[name] = json.loads(text)
+        elif not line and event:
+            yield event
+            event = {}
+
+
+def test_a_change_feed_outlives_the_time_out_of_requests_and_tells_at_once(
+    outside: Outside, deployment: Deployment
+) -> None:
+    """Envoy ends requests after 15 seconds if nobody tells it otherwise; an idle feed says where it is as often."""
+    with (
+        outside.client() as client,
+        client.stream("GET", "/v1/changes?prefix=e2e.ingress", extensions={"sni_hostname": _HOST}) as feed,
+    ):
+        assert 200 == feed.status_code
+        events = _events(feed.iter_lines())
+        quiet = [next(event for event in events if "event" not in event) for _ in range(3)]
+        assert [{"id"}] * 3 == [set(event) for event in quiet]
+        deployment.service.write("e2e.ingress", "lww_register", {"assign": "hello"})
+        told = next(event for event in events if event.get("event") == "change")
+
+    assert "e2e.ingress" == told["data"]["key"]

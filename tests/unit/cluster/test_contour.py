@@ -3,14 +3,14 @@
 import json
 
 from harness.cluster import version
-from harness.cluster.contour import HTTPS_NODE_PORT, envoy_image, read_manifest
+from harness.cluster.contour import HTTP_NODE_PORT, HTTPS_NODE_PORT, envoy_image, read_manifest
 
 
 def test_envoy_is_reached_through_node_ports_alone():
     objects = read_manifest()
 
     service = next(item for item in objects if (item["kind"], item["metadata"]["name"]) == ("Service", "envoy"))
-    assert [30080, HTTPS_NODE_PORT] == [port["nodePort"] for port in service["spec"]["ports"]]
+    assert [HTTP_NODE_PORT, HTTPS_NODE_PORT] == [port["nodePort"] for port in service["spec"]["ports"]]
     assert "hostPort" not in json.dumps([item for item in objects if item["kind"] in ("DaemonSet", "Deployment")])
 
 
