@@ -190,6 +190,18 @@ def test_a_fixed_number_of_backends_is_expected_without_autoscaling(render: Rend
         assert firing == _count_firing(render, tmp_path / str(replicas), values, "JarvisNodeDown", series)
 
 
+@pytest.mark.parametrize(("left_hours", "firing"), [(5, 0), (3, 1)])
+def test_certificates_that_live_short_fire_when_half_the_time_for_renewing_them_is_over(
+    render: Render, tmp_path: Path, left_hours: int, firing: int
+):
+    manager = {"duration_hours": 24, "renew_before_hours": 8}
+    values = {"security": {"certificates": {"source": "cert_manager", "cert_manager": manager}}}
+    expires = (left_hours * 60 + 20) * 60
+    series = [_series("jarvis_certificate_expiry_timestamp_seconds", f"{expires}x80", certificate="api")]
+
+    assert firing == _count_firing(render, tmp_path / "rules-of-it", values, "JarvisCertificateExpiring", series)
+
+
 def _count_firing(render: Render, folder: Path, values: Manifest, alert: str, series: list[Manifest]) -> int:
     """How many alerts fire after twenty minutes of samples each 15 s: promtool says what it got if it is not none."""
     [config] = _find(render(values), "ConfigMap")
@@ -224,7 +236,7 @@ def test_the_names_of_release_and_namespace_are_those_of_the_targets(render: Ren
     [
         ({}, ["ConfigMap"]),
         ({"stack": "existing"}, ["PrometheusRule"]),
-        ({"prometheus_enabled": False}, []),
+        ({"prometheus_enabled": False, "grafana_enabled": False}, []),
         ({"alerting_enabled": False}, []),
         ({"stack": "existing", "prometheus_enabled": False}, []),
         ({"stack": "existing", "alerting_enabled": False}, []),

@@ -16,6 +16,12 @@ templates stay as they are: `{{ $value }}` means nothing to Helm there.
 {{- range $index := until (int .Values.infrastructure.node_count) }}
 {{- $absent = append $absent (printf "absent(up{namespace=%q, job=\"jarvis-crdt\", instance=\"%s-%d\"})" $.Release.Namespace (include "jarvis.crdt" $) $index) }}
 {{- end }}
+{{- $left := mul 14 86400 }}
+{{- with .Values.security.certificates }}
+{{- if eq .source "cert_manager" }}
+{{- $left = min $left (mul .cert_manager.renew_before_hours 1800) }}
+{{- end }}
+{{- end }}
 namespace: {{ .Release.Namespace | quote }}
 runbooks: {{ .Values.monitoring.runbook_base_url | quote }}
 cpu_usage: {{ int $thresholds.cpu_usage | quote }}
@@ -24,6 +30,7 @@ disk_usage: {{ int $thresholds.disk_usage | quote }}
 crdt_sync_latency: {{ int $thresholds.crdt_sync_latency | quote }}
 replication_factor: {{ int .Values.crdt.replication_factor | quote }}
 backends_min: {{ ternary $scaling.min_replicas .Values.deployment.replicas $scaling.enabled | int | quote }}
+certificate_left_seconds: {{ $left | quote }}
 any_node_absent: {{ join " or " $absent | quote }}
 {{- end }}
 
