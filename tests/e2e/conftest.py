@@ -29,6 +29,12 @@ CONFIG = ROOT / "values" / "kind.yaml"
 NODES = ("jarvis-crdt-0", "jarvis-crdt-1", "jarvis-crdt-2")
 # The cluster's own tests stop its nodes, so they come before there is a deployment; what removes it comes last.
 _PLACES = {"test_cluster": -1, "test_cleanup": 1}
+# A thread of the Kubernetes client takes the end of a connection with something unread, as when a backend stops, for a
+# fault, and leaves its sockets to the collector.
+_OF_FORWARDED_PORTS = (
+    "ignore:Exception in thread Kubernetes port forward proxy:pytest.PytestUnhandledThreadExceptionWarning",
+    "ignore:Exception ignored in. <socket.socket fd=[0-9]+, family=1,:pytest.PytestUnraisableExceptionWarning",
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,9 @@ def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files; within each, tests stay as they are written."""
     items.sort(key=lambda item: _PLACES.get(item.path.stem, 0))
+    for item in items:
+        for text in _OF_FORWARDED_PORTS:
+            item.add_marker(pytest.mark.filterwarnings(text))
 
 
 @pytest.fixture(scope="session")
