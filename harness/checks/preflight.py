@@ -13,7 +13,7 @@ from typing import Any
 from harness.checks.check import Check, Finding, Row, run_checks
 from harness.kube import ForbiddenError, Json, Kube, RefusedError, annotations_of, labels_of, path_of
 from harness.release.helm import Helm
-from harness.release.name import CRDT, LABELS, NAMESPACE, RELEASE
+from harness.release.name import CRDT, LABELS, NAMESPACE, RELEASE, own_secrets
 from harness.spec.quantity import read_quantity
 
 _KUBERNETES_MIN = (1, 29)
@@ -120,6 +120,21 @@ def _allowed(plan: Plan, group: str, plural: str, verb: str) -> bool:
     }
     answer = plan.kube.request("POST", path_of("selfsubjectaccessreviews"), body)
     return bool(answer.get("status", {}).get("allowed"))
+
+
+def _check_secrets(plan: Plan, _deadline_seconds: float) -> Finding:
+    specs = [body["spec"]["template"]["spec"] for kind in _WORKLOADS for body in plan.of_kind(kind)]
+    mounted = {
+        volume["secret"]["secretName"] for spec in specs for volume in spec.get("volumes", []) if "secret" in volume
+    }
+    wanted = sorted(mounted & set(own_secrets(plan.values)))
+    try:
+        missing = [name for name in wanted if plan.kube.read("secrets", plan.helm.namespace, name) is None]
+    except ForbiddenError as error:
+        return Finding("skipped", error.message)
+    if missing:
+        return Finding("unhealthy", f"{plan.helm.namespace} lacks {', '.join(missing)}")
+    return Finding("healthy", f"{len(wanted)} of yours present" if wanted else "none of yours asked for")
 
 
 def _check_storage(plan: Plan, _deadline_seconds: float) -> Finding:
@@ -246,6 +261,8 @@ CHECKS: tuple[Check[Plan], ...] = (
     Check("helm and chart", "install helm 3.14 or newer", True, 30, _check_helm),
     Check("Release", "choose another --namespace, or uninstall that one", True, 10, _check_owner),
     Check("Permissions", "ask an administrator of the cluster for these rights", True, 30, _check_permissions),
+    Check("Secrets", "create them as docs/security.md says, or choose another security.secrets.source or "
+          "security.certificates.source", False, 10, _check_secrets),
     Check("Storage", "correct infrastructure.storage_class, or map the tier in storage_classes", False, 10,
           _check_storage),
     Check("Zones", "correct infrastructure.availability_zones", False, 10, _check_zones),

@@ -24,6 +24,7 @@ SECRETS = (
     "jarvis-operator-tls",
     "jarvis-api-tls",
 )
+_NAMED = ("secrets", "certificates")
 TRUST = "jarvis-ca"
 RECORD = "jarvis-deployment"
 
@@ -38,20 +39,26 @@ def made_secrets(values: Mapping[str, Any]) -> tuple[str, ...]:
 
     Those that a person made are none of them.
     """
-    secrets, certificates = values["security"]["secrets"], values["security"]["certificates"]
-    is_drawn = secrets["source"] == "external" or (
-        secrets["source"] == "generated" and values["security"]["enable_rbac"]
-    )
-    are_issued = certificates["source"] == "cert_manager" or (
-        certificates["source"] == "self_signed" and values["security"]["enable_rbac"]
-    )
-    made = []
-    if is_drawn:
-        made += [given or f"{RELEASE}-{name.replace('_', '-')}" for name, given in secrets["names"].items()]
-    if are_issued:
-        made += [given or f"{RELEASE}-{name}-tls" for name, given in certificates["names"].items()]
-        made.append(f"{RELEASE}-authority")
+    security = values["security"]
+    sources = {of: security[of]["source"] for of in _NAMED}
+    has_jobs = {"generated", "self_signed"} if security["enable_rbac"] else set()
+    made = [
+        name for of in _NAMED if sources[of] in {"external", "cert_manager", *has_jobs} for name in _names(values, of)
+    ]
     return tuple(made)
+
+
+def own_secrets(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the Secrets that whoever deploys these complete values has to make."""
+    made = set(made_secrets(values))
+    return tuple(name for of in _NAMED for name in _names(values, of) if name not in made)
+
+
+def _names(values: Mapping[str, Any], of: str) -> list[str]:
+    suffix = "-tls" if of == "certificates" else ""
+    given = values["security"][of]["names"].items()
+    names = [name or f"{RELEASE}-{key.replace('_', '-')}{suffix}" for key, name in given]
+    return [*names, f"{RELEASE}-authority"] if of == "certificates" else names
 
 
 def node_names(node_count: int) -> list[str]:

@@ -5,6 +5,7 @@ import pytest
 from harness.checks.check import Row
 from harness.checks.preflight import Plan, check_preflight
 from harness.spec.quantity import read_quantity
+from harness.spec.schema import defaults
 from tests.unit.harness.fake_api import FakeApi, deployed_api
 
 
@@ -78,8 +79,10 @@ def ready_api() -> FakeApi:
     return api
 
 
-def rows_of(api: FakeApi, helm: FakeHelm | None = None, zones: tuple[str, ...] = ()) -> dict[str, Row]:
-    values = {"infrastructure": {"availability_zones": list(zones)}}
+def rows_of(
+    api: FakeApi, helm: FakeHelm | None = None, zones: tuple[str, ...] = (), security: dict[str, Any] | None = None
+) -> dict[str, Row]:
+    values = {"infrastructure": {"availability_zones": list(zones)}, "security": security or defaults()["security"]}
     plan = Plan(api.kube(), helm or FakeHelm(), values, {})  # type: ignore[arg-type]
     return {row.name: row for row in check_preflight(plan)}
 
@@ -92,6 +95,25 @@ def test_a_fit_cluster_passes_and_nothing_is_changed() -> None:
     assert [row for row in rows.values() if row.verdict != "healthy"] == []
     assert rows["Capacity"].detail == "cpu 2.50 of 12.00 cores free, memory 2.50 of 24.00 GiB free"
     assert api.changes == []
+
+
+def test_secrets_of_yours_have_to_be_there_before_anything_is_changed() -> None:
+    api, security = ready_api(), defaults()["security"]
+    names = {**security["secrets"]["names"], "cluster": "own"}
+    existing = {**security, "secrets": {**security["secrets"], "source": "existing", "names": names}}
+    volumes = [
+        {"name": name, "secret": {"secretName": name}} for name in ("own", "jarvis-encryption", "jarvis-node-tls")
+    ]
+    helm = FakeHelm(placement={"volumes": [*volumes, {"name": "config", "configMap": {"name": "jarvis-config"}}]})
+
+    row = rows_of(api, helm, security=existing)["Secrets"]
+    assert ("unhealthy", "jarvis-system lacks jarvis-encryption, own") == (row.verdict, row.detail)
+    for name in ("own", "jarvis-encryption"):
+        api.put("secrets", "jarvis-system", name)
+    assert "2 of yours present" == rows_of(api, helm, security=existing)["Secrets"].detail
+    assert "none of yours asked for" == rows_of(ready_api(), helm)["Secrets"].detail
+    api.refused["/secrets"] = 403
+    assert "skipped" == rows_of(api, helm, security=existing)["Secrets"].verdict
 
 
 def test_an_old_helm_is_refused() -> None:

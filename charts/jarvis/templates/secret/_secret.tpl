@@ -1,7 +1,7 @@
 {{/*
 Every Secret that is none of a certificate, in one place: the hook draws those of source `generated`, ExternalSecrets fetch
 those of `external`, and yours are told by it what they hold. A component adds a line under its own condition, a name of the
-Secret to _names.tpl, and `names` and `external.remote` to the schema. Each has
+Secret to _names.tpl and to `jarvis.validateSecurity`, and `names` and `external.remote` to the schema. Each has
   name    in `security.secrets.names` and `.external.remote`
   secret  name of the Secret
   entry   key in the Secret
