@@ -18,6 +18,7 @@ SECRETS = (
     "jarvis-encryption",
     "jarvis-api-keys",
     ADMIN_TOKEN,
+    "jarvis-grafana",
     "jarvis-authority",
     "jarvis-node-tls",
     "jarvis-backend-tls",

@@ -13,7 +13,7 @@ import yaml
 from crdt_service.__main__ import _parser as main_parser
 from crdt_service.certificates.renewal import read_wanted
 from harness.process import run
-from tests.chart.conftest import CHART, Manifest, Render, find_pods
+from tests.chart.conftest import CHART, ROOT, Manifest, Render, find_pods
 from tests.chart.crd import validate
 
 _OWN = {"cluster": "own-1", "encryption": "own-2", "api_keys": "own-3", "admin_token": "own-4", "grafana": "own-9"}
@@ -212,6 +212,20 @@ def test_external_secrets_say_where_each_value_is(render: Render):
         {"secretKey": "encryption-key-previous", "remoteRef": {"key": "before"}},
     ] == found["jarvis-encryption"]["data"]
     assert [{"secretKey": "token", "remoteRef": {"key": "jarvis-admin-token"}}] == found["jarvis-admin-token"]["data"]
+
+
+def test_the_documentation_names_every_secret_its_entry_and_what_the_store_calls_it(render: Render):
+    page = (ROOT / "docs/security.md").read_text()
+    specs = [each["spec"] for each in render(_values("external", "existing")) if each["kind"] == "ExternalSecret"]
+
+    for spec in specs:
+        [entry] = spec["data"]
+        suffix = spec["target"]["name"].removeprefix("jarvis")
+        assert f"| `<release>{suffix}` | `{entry['secretKey']}` |" in page
+        assert f"kubectl create secret generic jarvis{suffix} --namespace jarvis-system --from-file=" in page
+        assert f"`{entry['remoteRef']['key']}`" in page
+    for name in _OWN_TLS:
+        assert f"| `<release>-{name}-tls` |" in page
 
 
 def test_certificates_say_what_our_own_maker_would_put_into_them(render: Render):

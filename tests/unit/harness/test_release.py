@@ -20,6 +20,7 @@ from harness.spec.schema import defaults
 from tests.unit.harness.fake_api import FakeApi, FakeClock, deployed_api, put_helm_release
 
 NAMESPACE = "jarvis-system"
+_OF_TLS = {name for name in SECRETS if name.endswith(("-tls", "-authority"))}
 
 
 class FakeHelm:
@@ -293,9 +294,9 @@ def test_removal_leaves_secrets_that_somebody_else_made() -> None:
     [
         ({}, set(SECRETS)),
         ({"enable_rbac": False}, set()),
-        ({"secrets": {"source": "existing"}}, {name for name in SECRETS if name.endswith(("-tls", "-authority"))}),
-        ({"secrets": {"source": "external"}, "certificates": {"source": "existing"}}, set(SECRETS[:4])),
-        ({"enable_rbac": False, "certificates": {"source": "cert_manager"}}, set(SECRETS[4:])),
+        ({"secrets": {"source": "existing"}}, _OF_TLS),
+        ({"secrets": {"source": "external"}, "certificates": {"source": "existing"}}, set(SECRETS) - _OF_TLS),
+        ({"enable_rbac": False, "certificates": {"source": "cert_manager"}}, _OF_TLS),
         ({"secrets": {"names": {"cluster": "own"}}}, {"own", *SECRETS} - {"jarvis-cluster"}),
     ],
 )
