@@ -7,6 +7,7 @@ The official client brings kubeconfig, credentials and TLS; objects stay the dic
 import json
 import os
 import socket
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -263,6 +264,16 @@ def _sender(client: ApiClient, context: str, host: str) -> Callable[[Request], R
             ) from error
 
     return send
+
+
+def report_thread(ended: threading.ExceptHookArgs) -> None:
+    """Report what ended a thread, as `threading.excepthook` does, unless only a forwarded connection was closed.
+
+    The official client's thread takes the end of one with something unread for a fault; who uses it is told anyway.
+    """
+    name = ended.thread.name if ended.thread else ""
+    if not (name.startswith("Kubernetes port forward proxy") and issubclass(ended.exc_type, OSError)):
+        threading.__excepthook__(ended)
 
 
 def _forwarder(configuration: Configuration, context: str) -> Callable[[str, str, int], socket.socket]:

@@ -1,6 +1,7 @@
 """The five commands of the deployment guide."""
 
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ from harness.cli.deploy import deploy as deploy_config
 from harness.cli.terminal import DEGRADED, FAILED, MISUSED, exit_on_failure, open_stdout, say
 from harness.cluster.tool import find_tool
 from harness.failure import Failure
-from harness.kube import Kube, connect
+from harness.kube import Kube, connect, report_thread
 from harness.release.helm import Helm
 from harness.release.name import NAMESPACE
 from harness.release.record import Record, change_phase, now, read_record
@@ -42,6 +43,7 @@ _HEALTH_CODE = {"healthy": 0, "degraded": DEGRADED, "unhealthy": FAILED}
 def main() -> None:
     """Run the command line; being asked to end counts as Ctrl-C, so that the record says what was cut off."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threading.excepthook = report_thread
     app(prog_name="deployment_cli.py")
 
 

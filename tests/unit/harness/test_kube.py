@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from harness.kube import (
     UnreachableError,
     connect,
     path_of,
+    report_thread,
 )
 from tests.unit.harness.fake_api import FakeApi
 
@@ -116,3 +118,19 @@ def test_several_kubeconfig_files_are_read_as_one(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'absent'}:{present}")
 
     assert connect().context == "dead"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "is_told"),
+    [
+        ("Kubernetes port forward proxy: 8000", ConnectionResetError(104, "Connection reset by peer"), False),
+        ("Kubernetes port forward proxy: 8000", RuntimeError("Unexpected channel number"), True),
+        ("another", ConnectionResetError(104, "Connection reset by peer"), True),
+    ],
+)
+def test_a_forwarded_connection_that_ends_is_no_fault_of_its_thread(
+    capsys: pytest.CaptureFixture[str], name: str, error: Exception, is_told: bool
+) -> None:
+    report_thread(threading.ExceptHookArgs((type(error), error, None, threading.Thread(name=name))))
+
+    assert is_told == (str(error) in capsys.readouterr().err)
