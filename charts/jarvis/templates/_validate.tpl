@@ -144,7 +144,7 @@
 {{- include "jarvis.validateNotifications" . }}
 {{- include "jarvis.validateSecurity" . }}
 {{- $monitoring := .Values.monitoring }}
-{{- if and (include "jarvis.hasGrafana" .) (not $monitoring.prometheus_enabled) }}
+{{- if and (include "jarvis.grafanaEnabled" .) (not $monitoring.prometheus_enabled) }}
 {{- fail "monitoring.grafana_enabled is true while monitoring.prometheus_enabled is false, so that it would have nothing to show: turn both on or off, or set monitoring.stack to existing" }}
 {{- end }}
 {{- include "jarvis.validateRequests" (dict "requests" $monitoring.grafana.resources.requests "limits" $monitoring.grafana.resources.limits "above" "monitoring.grafana.resources.requests" "below" "monitoring.grafana.resources.limits") }}

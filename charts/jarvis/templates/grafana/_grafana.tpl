@@ -1,5 +1,5 @@
 {{/* Whether the chart runs a Grafana of its own; empty for no. */}}
-{{- define "jarvis.hasGrafana" -}}
+{{- define "jarvis.grafanaEnabled" -}}
 {{- if and .Values.monitoring.grafana_enabled (eq .Values.monitoring.stack "bundled") }}true{{ end }}
 {{- end }}
 

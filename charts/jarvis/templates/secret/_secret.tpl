@@ -16,7 +16,7 @@ Secret to _names.tpl and to `jarvis.validateSecurity`, and `names` and `external
 - {name: api_keys, secret: {{ include "jarvis.apiKeys" . | quote }}, entry: api-keys.json, drawn: false}
 - {name: admin_token, secret: {{ include "jarvis.adminToken" . | quote }}, entry: token, drawn: false}
 {{- end }}
-{{- if include "jarvis.hasGrafana" . }}
+{{- if include "jarvis.grafanaEnabled" . }}
 - {name: grafana, secret: {{ include "jarvis.grafanaPassword" . | quote }}, entry: admin-password, drawn: true}
 {{- end }}
 {{- end }}
