@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import yaml
 from crdt_service.__main__ import _parser as main_parser
 from crdt_service.certificates.renewal import read_wanted
 from harness.process import run
+from harness.release.name import own_secrets
 from tests.chart.conftest import CHART, ROOT, Manifest, Render, find_pods
 from tests.chart.crd import validate
+from tests.chart.matrix import CASES
 
 _OWN = {"cluster": "own-1", "encryption": "own-2", "api_keys": "own-3", "admin_token": "own-4", "grafana": "own-9"}
 _OWN_TLS = {"node": "own-5", "backend": "own-6", "operator": "own-7", "api": "own-8"}
@@ -169,6 +171,31 @@ def test_custom_resources_are_valid_and_no_secret_is_in_a_manifest(rows: list[li
     )
 
 
+def _named_by_the_user(values: Any) -> Iterator[str]:
+    """Yield Secrets and ConfigMaps that values name because somebody has made them."""
+    for key, value in values.items() if isinstance(values, dict) else ():
+        if key in {"existing_secret", "ca_config_map"} and value:
+            yield value
+        yield from _named_by_the_user(value)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_whatever_pods_ask_for_is_made_or_named_with_any_switch(rendered: Callable[[str], list[Manifest]], name: str):
+    values, manifests = CASES[name].complete(), rendered(name)
+    security = values["security"]
+    made = {**_made_by_jobs(manifests), **_made_by_operators(manifests)}
+    left = {("Secret", secret) for secret in own_secrets(values)}
+    left |= {(kind, named) for kind in ("Secret", "ConfigMap") for named in _named_by_the_user(values)}
+    if security["certificates"]["source"] != "self_signed":
+        assert "'jarvis-ca'" not in str([pod.get("volumes") for pod in find_pods(manifests)])
+        assert ("ConfigMap", "jarvis-ca") not in made
+    elif not security["enable_rbac"]:
+        left.add(("ConfigMap", "jarvis-ca"))
+
+    assert set() == set(_asked(manifests)) - set(made) - left
+    assert [] == [manifest for manifest in manifests if manifest["kind"] == "Secret"]
+
+
 def test_what_the_hook_need_not_do_it_may_not_do(render: Render):
     def rules(secrets: str, certificates: str) -> list[tuple[str, list[str], set[str]]]:
         return [
@@ -249,6 +276,15 @@ def test_certificates_say_what_our_own_maker_would_put_into_them(render: Render)
             spec["privateKey"][key] for key in ("algorithm", "size", "rotationPolicy")
         )
         assert ("2160h", "720h") == (spec["duration"], spec["renewBefore"])
+
+
+def test_a_subject_is_short_enough_for_every_release_name(render: Render):
+    # RFC 5280: a common name has 64 characters at most.
+    manifests = render(_values("generated", "cert_manager"), release="r" * 47)
+
+    for manifest in manifests:
+        validate(manifest, "1.37")
+    assert [] == [each for each in manifests if each["kind"] == "Certificate" and len(each["spec"]["commonName"]) > 64]
 
 
 def test_the_authority_of_cert_manager_signs_itself_and_then_the_rest(render: Render):
