@@ -13,6 +13,7 @@ from harness.cluster.version import PROMETHEUS_IMAGE
 from harness.process import Completed, run
 from harness.spec.quantity import read_quantity
 from tests.chart.conftest import VALUES_FILES, Manifest, Render
+from tests.chart.crd import validate
 
 _SWITCHES = [
     {"security": dict(zip(("enable_tls", "enable_rbac", "network_policies"), given, strict=True))}
@@ -213,3 +214,80 @@ def test_jobs_keep_only_the_ports_that_pods_have(render: Render):
         [selector] = jobs[name]["kubernetes_sd_configs"][0]["selectors"]
         wanted = dict(pair.split("=") for pair in selector["label"].split(","))
         assert wanted.items() <= template["metadata"]["labels"].items()
+
+
+_EXISTING = {"stack": "existing", "existing": {"namespace": "1e3", "labels": {"release": "true"}}}
+
+
+def _monitors(render: Render, **security: Any) -> dict[str, Manifest]:
+    manifests = render({"monitoring": _EXISTING, "security": security})
+    monitors = {m["metadata"]["name"]: m for m in manifests if m["kind"] == "PodMonitor"}
+    for monitor in monitors.values():
+        validate(monitor, "1.37")
+    return monitors
+
+
+def _snake_case(rule: Manifest) -> Manifest:
+    names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+    return {names.get(name, name): value for name, value in rule.items()}
+
+
+@pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
+def test_a_prometheus_that_exists_is_told_to_scrape_as_the_bundled_one_does(render: Render, tls: bool):
+    bundled = yaml.safe_load(_config(render({"security": {"enable_tls": tls}})))
+    jobs = {job["job_name"]: job for job in bundled["scrape_configs"]}
+    monitors = _monitors(render, enable_tls=tls)
+
+    assert set(jobs) == set(monitors)
+    for name, monitor in monitors.items():
+        [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+        *rules, named = map(_snake_case, endpoint["relabelings"])
+        assert (jobs[name]["relabel_configs"], {"target_label": "job", "replacement": name}) == (rules, named)
+        assert jobs[name].get("scheme") == endpoint.get("scheme")
+        times = (bundled["global"]["scrape_interval"], bundled["global"]["scrape_timeout"])
+        assert times == (endpoint["interval"], endpoint["scrapeTimeout"])
+        [selector] = jobs[name]["kubernetes_sd_configs"][0]["selectors"]
+        assert selector["label"].split(",") == [
+            f"{key}={value}" for key, value in monitor["spec"]["selector"]["matchLabels"].items()
+        ]
+        server = jobs[name].get("tls_config", {}).get("server_name")
+        assert server == endpoint.get("tlsConfig", {}).get("serverName")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("self_signed", {"configMap": {"name": "jarvis-ca", "key": "ca.crt"}}),
+        ("existing", {"secret": {"name": "jarvis-api-tls", "key": "ca.crt"}}),
+    ],
+)
+def test_it_trusts_the_authority_wherever_certificates_come_from(render: Render, source: str, expected: Manifest):
+    [endpoint] = _monitors(render, certificates={"source": source})["jarvis-backend"]["spec"]["podMetricsEndpoints"]
+
+    assert expected == endpoint["tlsConfig"]["ca"]
+
+
+def test_what_the_operator_selects_by_is_on_all_that_is_for_it_and_names_of_ours_stay(render: Render):
+    labels = {"release": "true", "app.kubernetes.io/name": "other"}
+    manifests = render({"monitoring": {**_EXISTING, "existing": {"labels": labels}}})
+    handed = [m for m in manifests if m["apiVersion"].startswith("monitoring.coreos.com/")]
+
+    assert ["PodMonitor", "PodMonitor", "PrometheusRule"] == sorted(m["kind"] for m in handed)
+    for manifest in handed:
+        own = manifest["metadata"]["labels"]
+        assert ("true", "jarvis") == (own["release"], own["app.kubernetes.io/name"])
+
+
+def test_a_prometheus_elsewhere_is_let_in_to_metrics_alone(render: Render):
+    def let_in(values: Manifest) -> dict[str, set[str]]:
+        policies = {m["metadata"]["name"]: m["spec"] for m in render(values) if m["kind"] == "NetworkPolicy"}
+        peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "1e3"}}}
+        return {
+            name: ports
+            for name, spec in policies.items()
+            if (ports := {r["ports"][0]["port"] for r in spec.get("ingress", []) if peer in r["from"]})
+        }
+
+    assert {"jarvis-crdt": {"metrics"}, "jarvis-backend": {"http"}} == let_in({"monitoring": _EXISTING})
+    assert {} == let_in({"monitoring": {**_EXISTING, "stack": "bundled"}})
+    assert {} == let_in({"monitoring": {**_EXISTING, "prometheus_enabled": False}})

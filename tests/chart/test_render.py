@@ -49,6 +49,8 @@ _OTHER: dict[str, Any] = {
     "deployment.auto_scaling.target_memory_utilization": 50,
     "crdt.conflict_rules": [{"prefix": "price/", "strategy": "max"}],
     "monitoring.metrics_retention": "7d",
+    "monitoring.existing.namespace": "observability",
+    "monitoring.existing.labels": {"release": "stack"},
     "monitoring.prometheus.image.repository": "elsewhere/prometheus",
     "monitoring.prometheus.image.tag": "other",
     "monitoring.prometheus.image.digest": f"sha256:{'0' * 64}",
@@ -133,6 +135,7 @@ def _certificates(source: str, **manager: str) -> Manifest:
 _INGRESS = {"ingress": {"enabled": True, "hosts": ["jarvis.example"]}}
 _GATEWAY = {"gateway": {"enabled": True, "parent_refs": [{"name": "web"}]}}
 _BESIDE: dict[str, Manifest] = {
+    **{f"monitoring.existing.{key}": {"monitoring": {"stack": "existing"}} for key in ("namespace", "labels")},
     "ingress.enabled": {"ingress": {"hosts": ["jarvis.example"]}},
     "gateway.enabled": {"gateway": {"parent_refs": [{"name": "web"}]}},
     **{

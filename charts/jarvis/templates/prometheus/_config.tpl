@@ -3,10 +3,15 @@
 {{- if and (eq .Values.monitoring.stack "bundled") .Values.monitoring.prometheus_enabled }}true{{ end }}
 {{- end }}
 
+{{/* Whether the Prometheus of the cluster is told what to scrape: `true`, or nothing. */}}
+{{- define "jarvis.podMonitorsEnabled" -}}
+{{- if and (eq .Values.monitoring.stack "existing") .Values.monitoring.prometheus_enabled }}true{{ end }}
+{{- end }}
+
 {{/*
 Labels of every series, from the pod that a target is; dashboards and rules choose by `namespace`. Without a label of its
 zone (Kubernetes before 1.35) a pod has none. Takes the name of the container's port; the names of the fields are those of
-prometheus.yml.
+prometheus.yml, which PodMonitors write in camel case.
 */}}
 {{- define "jarvis.podRelabeling" -}}
 - {source_labels: [__meta_kubernetes_pod_container_port_name], regex: {{ . }}, action: keep}
