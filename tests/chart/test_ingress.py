@@ -144,7 +144,8 @@ def test_without_tls_no_controller_speaks_it_to_the_backend(render: Render, cont
 
 
 def test_annotations_of_the_user_stand_above_those_of_the_controller(render: Render):
-    own = {"projectcontour.io/response-timeout": "60s", "example.com/colour": "blue"}
+    # Empty ones, too, by which one of the chart's is taken back.
+    own = {"projectcontour.io/response-timeout": "", "example.com/colour": "blue"}
     told = _annotations(_find(render(_values(annotations=own)), "Ingress"))
 
     assert {**own, "ingress.kubernetes.io/force-ssl-redirect": "true"} == told

@@ -65,3 +65,15 @@ traefik.ingress.kubernetes.io/service.serverstransport: {{ .Release.Namespace }}
 
 {{/* The name by which proxies verify the backend. */}}
 {{- define "jarvis.backendHost" -}}{{ include "jarvis.backend" . }}.{{ .Release.Namespace }}.svc{{- end }}
+
+{{/* Takes {usual, own}: annotations of the chart, in YAML, and of the user, which stand above them, empty ones too. YAML. */}}
+{{- define "jarvis.annotations" -}}
+{{- $annotations := .usual | fromYaml }}
+{{- range $name, $value := .own }}
+{{- $_ := set $annotations $name $value }}
+{{- end }}
+{{- with $annotations -}}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
