@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from crdt_service.metrics.catalogue import CATALOGUE, CONTAINER, PLATFORM, Kind
 
 # What Prometheus itself makes of each scrape and of each alert.
-_OWN = {"up": {"job", "instance", "namespace"}, "ALERTS": {"alertname", "alertstate"}}
+_OWN = {"up": {"job", "instance", "namespace"}, "ALERTS": {"alertname", "alertstate", "namespace"}}
 _SCRAPED = {"job", "instance", "namespace"}
 
 

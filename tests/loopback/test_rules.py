@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from harness.cluster.tool import find_tool
+from harness.dashboard.query import fill, read_dashboards
 from harness.process import run
 from loadtests.cluster import ROOT, LoopbackCluster, wait_until
 from tests.loopback.prometheus import Prometheus, configure
@@ -119,6 +120,10 @@ def test_the_watchdog_fires_and_so_do_certificates_that_live_for_a_day(watched):
     expected = {("JarvisWatchdog", NAMESPACE, None)}
     expected |= {("JarvisCertificateExpiring", NAMESPACE, name) for name in ("peer", "api")}
     wait_until(lambda: expected == firing(), "both to fire", watched.explain)
+    [board] = [board for board in read_dashboards().values() if board["title"] == "Jarvis: cluster"]
+    [panel] = [panel for panel in board["panels"] if panel["title"] == "Alerts firing"]
+    [(_, shown)] = watched.prometheus.select(fill(panel["targets"][0]["expr"], {"namespace": NAMESPACE}))
+    assert shown == len(expected) - 1
 
 
 def test_a_node_that_is_killed_is_missed_by_all_who_need_it(watched):
