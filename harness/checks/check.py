@@ -20,7 +20,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     Attributes:
         name: The check's name.
-        verdict: `skipped` when an earlier check made it pointless, or reading what it needs is not allowed.
+        verdict: `skipped` when an earlier check made it pointless, reading what it needs is not allowed, or nothing is
+            there to look at.
         detail: What was seen, with numbers and units.
         hint: What to do about it; empty for a healthy or skipped one.
         duration_ms: How long it took, in milliseconds.

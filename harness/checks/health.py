@@ -10,6 +10,7 @@ from harness.checks.check import Check, Finding, Overall, Row, run_checks
 from harness.checks.synchronization import check_synchronization
 from harness.failure import Failure
 from harness.kube import ForbiddenError, Kube, conditions_of
+from harness.release.monitoring import ask, read_probes
 from harness.release.name import BACKEND, CRDT
 from harness.release.record import Record, read_record
 from harness.release.service import Service
@@ -153,6 +154,17 @@ def _check_synchronization(target: Target, deadline_seconds: float) -> Finding:
         )
 
 
+def _check_monitoring(target: Target, deadline_seconds: float) -> Finding:
+    probes = read_probes(target.kube, target.namespace)
+    if not probes:
+        return Finding("skipped", "none is deployed")
+    amiss = {probe.name: ask(target.kube, target.namespace, probe, deadline_seconds) for probe in probes}
+    detail = "; ".join(f"{name}: {trouble or 'ready'}" for name, trouble in amiss.items())
+    down = [name for name, trouble in amiss.items() if trouble]
+    # Agents are served all the same.
+    return Finding("degraded", detail, f"kubectl logs deployment/{down[0]}") if down else Finding("healthy", detail)
+
+
 CHECKS: tuple[Check[Target], ...] = (
     Check("Kubernetes API", "check that the cluster runs and --context names it", True, 10, _check_api_server),
     Check("Deployment", "python deployment_cli.py deploy cluster-config.yaml", True, 10, _check_deployment),
@@ -164,4 +176,5 @@ CHECKS: tuple[Check[Target], ...] = (
           False, 10, _check_api),
     Check("CRDT synchronization", f"kubectl logs {CRDT}-0; check the network between nodes", False, 15,
           _check_synchronization),
+    Check("Monitoring systems", "kubectl get pods", False, 10, _check_monitoring),
 )  # fmt: skip

@@ -10,6 +10,11 @@ CHART = Path(__file__).resolve().parents[2] / "charts" / "jarvis"
 
 CRDT = "jarvis-crdt"
 BACKEND = "jarvis-backend"
+PROMETHEUS = "jarvis-prometheus"
+ALERTMANAGER = "jarvis-alertmanager"
+GRAFANA = "jarvis-grafana"
+# What watches the other two; each is there if the configuration says so.
+MONITORING = (PROMETHEUS, ALERTMANAGER, GRAFANA)
 ADMIN_TOKEN = "jarvis-admin-token"  # noqa: S105 - the name of a Secret.
 API_PORT = 8000
 # What jobs of the chart make by default, and helm does not know.

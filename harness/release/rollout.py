@@ -6,11 +6,11 @@ from collections.abc import Callable
 from harness.failure import Failure
 from harness.kube import Kube, UnreachableError
 from harness.poll import Done, Pending, wait_until
-from harness.release.workload import Pod, Workload, read_pods, read_warnings, read_workloads
+from harness.release.workload import Pod, Workload, is_complete, read_pods, read_warnings, read_workloads
 
 _IMAGE_REMEDY = (
     "on the local cluster load the image with `python -m harness.cluster image`; elsewhere push it, and set "
-    "image.repository and image.tag to where it is"
+    "image.repository and image.tag, or those of monitoring, to where it is"
 )
 # Waiting cures none of these; the second number is how long each may last first, in seconds, because registries,
 # schedulers and restarts get a second chance.
@@ -60,7 +60,7 @@ class Rollout:
             pods = read_pods(self._kube, self._namespace)
         except UnreachableError as error:
             return Pending(error.message)
-        if len(workloads) == 2 and all(workload.complete for workload in workloads):
+        if is_complete(workloads):
             return Done(None)
         troubles = [*_pod_troubles(pods), *self._missing_pods(workloads)]
         self._judge(troubles, ready={pod.name for pod in pods if pod.ready})
@@ -105,7 +105,7 @@ def wait_for_rollout(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Wait until every pod of both workloads runs the newest specification and is ready.
+    """Wait until every pod of all workloads runs the newest specification and is ready.
 
     Raises:
         RolloutError: Waiting is hopeless; says why.

@@ -7,7 +7,7 @@ import msgspec
 from harness.kube import ForbiddenError, Kube
 from harness.release.helm import read_release
 from harness.release.record import Phase, Record
-from harness.release.workload import Pod, Volume, Workload, read_pods, read_volumes, read_workloads
+from harness.release.workload import Pod, Volume, Workload, is_complete, read_pods, read_volumes, read_workloads
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,7 +26,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         config_digest: SHA-256 of the configuration.
         helm_revision: The helm release's revision; 0 when there is none, null when reading it is not allowed.
         helm_status: As helm reports it, such as `deployed`; empty when there is none.
-        workloads: The StatefulSet and the Deployment.
+        workloads: The StatefulSet and the Deployments.
         pods: Their pods.
         volumes: The volume claims.
     """
@@ -78,8 +78,7 @@ def read_status(kube: Kube, namespace: str, record: Record) -> Status:
 def _state(record: Record, workloads: list[Workload]) -> Literal["ready", "progressing", "failed"]:
     if record.phase == "failed":
         return "failed"
-    complete = len(workloads) == 2 and all(workload.complete for workload in workloads)
-    return "ready" if record.phase == "ready" and complete else "progressing"
+    return "ready" if record.phase == "ready" and is_complete(workloads) else "progressing"
 
 
 def _advice(phase: Phase) -> str:

@@ -1,11 +1,12 @@
 """How far the release's workloads, pods and volumes have come. Reads; changes nothing."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from harness.kube import Json, Kube, annotations_of, labels_of
-from harness.release.name import BACKEND, CRDT, LABELS
+from harness.release.name import BACKEND, CRDT, LABELS, MONITORING
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,10 +70,19 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def read_workloads(kube: Kube, namespace: str) -> list[Workload]:
-    """Return the release's StatefulSet and Deployment, as far as they exist."""
-    found = [("statefulsets", "StatefulSet", CRDT), ("deployments", "Deployment", BACKEND)]
+    """Return the release's StatefulSet and Deployments, as far as they exist."""
+    found = [
+        ("statefulsets", "StatefulSet", CRDT),
+        *(("deployments", "Deployment", name) for name in (BACKEND, *MONITORING)),
+    ]
     bodies = [(kind, kube.read(plural, namespace, name)) for plural, kind, name in found]
     return [_workload(kind, body) for kind, body in bodies if body is not None]
+
+
+def is_complete(workloads: Iterable[Workload]) -> bool:
+    """Return whether nodes and backend are there, and all that is there runs what was deployed."""
+    complete = {workload.name: workload.complete for workload in workloads}
+    return complete.keys() >= {CRDT, BACKEND} and all(complete.values())
 
 
 def read_pods(kube: Kube, namespace: str) -> list[Pod]:
@@ -134,15 +144,11 @@ def _current_revisions(kube: Kube, namespace: str) -> set[str]:
     stateful = kube.read("statefulsets", namespace, CRDT)
     if stateful is not None:
         revisions.add(stateful.get("status", {}).get("updateRevision", ""))
-    replica_sets = [
-        body
-        for body in kube.read_all("replicasets", namespace, labels=LABELS)
-        if any(owner["name"] == BACKEND for owner in body["metadata"].get("ownerReferences", []))
-    ]
-    newest = max(replica_sets, key=_revision_number, default=None)
-    if newest is not None:
-        revisions.add(labels_of(newest).get("pod-template-hash", ""))
-    return revisions
+    newest: dict[str, Json] = {}
+    for body in kube.read_all("replicasets", namespace, labels=LABELS):
+        for owner in body["metadata"].get("ownerReferences", []):
+            newest[owner["name"]] = max(newest.get(owner["name"], body), body, key=_revision_number)
+    return revisions | {labels_of(body).get("pod-template-hash", "") for body in newest.values()}
 
 
 def _revision_number(body: Json) -> int:

@@ -1,6 +1,8 @@
 """An API server in memory: stores objects, answers the paths that the harness asks for, and counts the requests."""
 
 import json
+import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -68,10 +70,27 @@ class FakeApi:
         self.denied: set[str] = set()
         self.down = False
         self.changes: list[tuple[str, str]] = []
+        self.pages: dict[tuple[str, int], dict[str, int]] = {}
         self.on_delete: Callable[[str], None] = lambda _path: None
 
     def kube(self) -> Kube:
-        return Kube(self.send, "kind-test")
+        return Kube(self.send, "kind-test", self.forward)
+
+    def forward(self, _namespace: str, pod: str, port: int) -> socket.socket:
+        """A connection to a pod's port, on which `pages` says the status of each path."""
+        if (pod, port) not in self.pages:
+            raise UnreachableError(f"cannot connect to {pod}")
+        here, there = socket.socketpair()
+
+        def serve() -> None:
+            with there:
+                path = there.recv(65536).decode().split(" ")[1]
+                status = self.pages[pod, port].get(path, 404)
+                if status:
+                    there.sendall(f"HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n".encode())
+
+        threading.Thread(target=serve, daemon=True).start()
+        return here
 
     def put(self, plural: str, namespace: str, name: str, **body: Any) -> Json:
         metadata = {"name": name, **({"namespace": namespace} if namespace else {}), **body.pop("metadata", {})}
@@ -177,6 +196,24 @@ def deployed_api() -> FakeApi:
     )
     put_helm_release(api, "deployed", modified_seconds=0)
     return api
+
+
+def put_monitoring(api: FakeApi, component: str, port: int, pages: dict[str, int]) -> None:
+    """Store a component of the monitoring, whose pod answers with these statuses; 0 ends the connection."""
+    name, labels = f"jarvis-{component}", {"app.kubernetes.io/name": "jarvis", "app.kubernetes.io/instance": "jarvis"}
+    labels["app.kubernetes.io/component"] = component
+    status = {"replicas": 1, "readyReplicas": 1, "updatedReplicas": 1, "observedGeneration": 1}
+    api.put("deployments", "jarvis-system", name, metadata={"generation": 1}, spec={"replicas": 1}, status=status)
+    condition = {"type": "Ready", "status": "True"}
+    api.put(
+        "pods",
+        "jarvis-system",
+        f"{name}-0",
+        metadata={"labels": labels},
+        spec={"nodeName": "worker-0", "containers": []},
+        status={"phase": "Running", "conditions": [condition]},
+    )
+    api.pages[f"{name}-0", port] = pages
 
 
 def put_helm_release(api: FakeApi, status: str, *, modified_seconds: int, revision: int = 1) -> None:

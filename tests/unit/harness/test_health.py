@@ -1,7 +1,9 @@
+import pytest
+
 from harness.checks.check import Check, Finding, Row, overall_of, run_checks
 from harness.checks.health import CHECKS, Target, check_health
 from harness.failure import Failure
-from tests.unit.harness.fake_api import FakeApi, FakeClock, deployed_api
+from tests.unit.harness.fake_api import FakeApi, FakeClock, deployed_api, put_monitoring
 
 
 def rows_of(api: FakeApi) -> dict[str, Row]:
@@ -38,7 +40,10 @@ def test_a_fatal_check_skips_the_rest_and_a_failure_is_a_finding() -> None:
 
 
 def test_a_healthy_deployment_passes_every_check() -> None:
-    rows = rows_of(deployed_api())
+    api = deployed_api()
+    put_monitoring(api, "prometheus", 9090, {"/-/ready": 200})
+
+    rows = rows_of(api)
 
     assert [row.name for row in rows.values() if row.verdict != "healthy"] == []
     assert list(rows) == [check.name for check in CHECKS]
@@ -168,3 +173,45 @@ def test_an_error_of_the_proxy_itself_is_reported() -> None:
     found = rows_of(api)["API endpoints"]
 
     assert (found.verdict, found.detail) == ("unhealthy", "status 503: /proxy/ is refused")
+
+
+def test_monitoring_that_is_not_deployed_is_not_missed() -> None:
+    found = rows_of(deployed_api())["Monitoring systems"]
+
+    assert (found.verdict, found.detail) == ("skipped", "none is deployed")
+
+
+def test_each_monitoring_system_that_is_deployed_is_asked_and_named() -> None:
+    api = deployed_api()
+    put_monitoring(api, "prometheus", 9090, {"/-/ready": 200})
+    put_monitoring(api, "alertmanager", 9093, {"/-/ready": 200})
+    put_monitoring(api, "grafana", 3000, {"/api/health": 200})
+
+    found = rows_of(api)["Monitoring systems"]
+
+    detail = "jarvis-prometheus: ready; jarvis-alertmanager: ready; jarvis-grafana: ready"
+    assert (found.verdict, found.detail) == ("healthy", detail)
+
+
+@pytest.mark.parametrize(
+    ("status", "trouble"),
+    [
+        (503, "/api/health says 503"),
+        (0, "jarvis-grafana-0: Remote end closed connection without response"),
+        (None, "cannot connect to jarvis-grafana-0"),
+        ("no pod", "no pod runs"),
+    ],
+)
+def test_monitoring_that_is_down_degrades_and_is_named(status: int | str | None, trouble: str) -> None:
+    api = deployed_api()
+    put_monitoring(api, "prometheus", 9090, {"/-/ready": 200})
+    put_monitoring(api, "grafana", 3000, {"/api/health": status} if isinstance(status, int) else {})
+    if status is None:
+        del api.pages["jarvis-grafana-0", 3000]
+    if status == "no pod":
+        api.objects["pods", "jarvis-system", "jarvis-grafana-0"]["status"]["phase"] = "Pending"
+
+    found = rows_of(api)["Monitoring systems"]
+
+    assert (found.verdict, found.detail) == ("degraded", f"jarvis-prometheus: ready; jarvis-grafana: {trouble}")
+    assert found.hint == "kubectl logs deployment/jarvis-grafana"

@@ -17,7 +17,7 @@ from harness.release.rollout import RolloutError, wait_for_rollout
 from harness.release.status import read_status
 from harness.spec.config import read_config
 from harness.spec.schema import defaults
-from tests.unit.harness.fake_api import FakeApi, FakeClock, deployed_api, put_helm_release
+from tests.unit.harness.fake_api import FakeApi, FakeClock, deployed_api, put_helm_release, put_monitoring
 
 NAMESPACE = "jarvis-system"
 _OF_TLS = {name for name in SECRETS if name.endswith(("-tls", "-authority"))}
@@ -84,6 +84,46 @@ def test_a_rollout_is_not_complete_while_any_count_lags(plural: str, change: dic
 
     with pytest.raises(WaitTimeoutError):
         roll_out(api, deadline_seconds=5)
+
+
+def test_a_rollout_waits_for_monitoring_too_and_says_what_holds_it_up() -> None:
+    api = deployed_api()
+    put_monitoring(api, "grafana", 3000, {})
+    api.objects["deployments", NAMESPACE, "jarvis-grafana"]["status"]["readyReplicas"] = 0
+    owner = {"name": "jarvis-grafana", "kind": "ReplicaSet"}
+    labels = api.objects["pods", NAMESPACE, "jarvis-grafana-0"]["metadata"]["labels"]
+    labels["pod-template-hash"] = "h2"
+    for number in (1, 2):
+        metadata = {
+            "labels": {**labels, "pod-template-hash": f"h{number}"},
+            "ownerReferences": [owner],
+            "annotations": {"deployment.kubernetes.io/revision": str(number)},
+        }
+        api.put("replicasets", NAMESPACE, f"jarvis-grafana-h{number}", metadata=metadata)
+    waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}, "restartCount": 0}
+    api.objects["pods", NAMESPACE, "jarvis-grafana-0"]["status"] = {
+        "phase": "Pending",
+        "conditions": [{"type": "Ready", "status": "False"}],
+        "containerStatuses": [waiting],
+    }
+
+    with pytest.raises(RolloutError) as caught:
+        roll_out(api)
+
+    assert caught.value.message == "jarvis-grafana-0 cannot start: ImagePullBackOff: no such image"
+
+
+def test_status_lists_monitoring_and_is_not_ready_before_it_is() -> None:
+    api = deployed_api()
+    put_monitoring(api, "prometheus", 9090, {})
+    record = read_record(api.kube(), NAMESPACE)
+    assert record
+
+    status = read_status(api.kube(), NAMESPACE, record)
+    api.objects["deployments", NAMESPACE, "jarvis-prometheus"]["status"]["readyReplicas"] = 0
+
+    assert ["jarvis-crdt", "jarvis-backend", "jarvis-prometheus"] == [each.name for each in status.workloads]
+    assert ("ready", "progressing") == (status.state, read_status(api.kube(), NAMESPACE, record).state)
 
 
 @pytest.mark.parametrize(
