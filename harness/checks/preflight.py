@@ -5,7 +5,7 @@ cluster will really be asked for.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -159,6 +159,15 @@ def _check_storage(plan: Plan, _deadline_seconds: float) -> Finding:
             "Kubernetes does not change the volumes of a running StatefulSet: keep storage_size and storage_class, "
             "enlarge the volumes as docs/upgrade.md says, or deploy into another --namespace",
         )
+    growing = {body["metadata"]["name"] for body in classes if body.get("allowVolumeExpansion")}
+    claims = plan.of_kind("PersistentVolumeClaim")
+    changed = next(filter(None, (_changed_volume(plan, body, growing) for body in claims)), "")
+    if changed:
+        return Finding(
+            "unhealthy",
+            changed,
+            "Kubernetes does not change that: keep size and class, or delete the claim, and with it what it holds",
+        )
     return Finding("healthy", f"StorageClass {', '.join(sorted(name or '(default)' for name in wanted))}")
 
 
@@ -177,6 +186,23 @@ def _changed_claims(plan: Plan, body: Json) -> str:
         if names[1] and names[0] != names[1]:
             return f"the volumes are of StorageClass {names[0] or '(default)'}, the configuration asks for {names[1]}"
     return ""
+
+
+def _changed_volume(plan: Plan, body: Json, growing: Set[str]) -> str:
+    """Say how a claim may not change: its class, to less, or to more where the class does not let it."""
+    name, new = body["metadata"]["name"], body["spec"]
+    running = plan.kube.read("persistentvolumeclaims", plan.helm.namespace, name)
+    if running is None:
+        return ""
+    old = running["spec"]
+    names = [spec.get("storageClassName") or "" for spec in (old, new)]
+    if names[1] and names[0] != names[1]:
+        return f"the volume {name} is of StorageClass {names[0] or '(default)'}, the configuration asks for {names[1]}"
+    sizes = [spec["resources"]["requests"]["storage"] for spec in (old, new)]
+    before, after = map(read_quantity, sizes)
+    if before == after or (before < after and names[0] in growing):
+        return ""
+    return f"the volume {name} has {sizes[0]}, the configuration asks for {sizes[1]}"
 
 
 def _check_zones(plan: Plan, _deadline_seconds: float) -> Finding:

@@ -21,12 +21,14 @@ class FakeHelm:
         cpu: str = "500m",
         storage: str = "1Gi",
         claim: str = "fast-ssd",
+        claimed: str = "1Gi",
         placement: dict[str, Any] | None = None,
     ) -> None:
         self._version = version
         self._cpu = cpu
         self._storage = storage
         self._claim = claim
+        self._claimed = claimed
         self._placement = placement or {}
 
     def version(self) -> tuple[int, ...]:
@@ -52,7 +54,7 @@ class FakeHelm:
                 "apiVersion": "v1",
                 "kind": "PersistentVolumeClaim",
                 "metadata": {"name": "jarvis-prometheus"},
-                "spec": {"storageClassName": self._claim, "resources": {"requests": {"storage": "1Gi"}}},
+                "spec": {"storageClassName": self._claim, "resources": {"requests": {"storage": self._claimed}}},
             },
             {
                 "apiVersion": "autoscaling/v2",
@@ -167,6 +169,34 @@ def test_a_volume_size_that_changes_under_a_running_set_is_refused_before_helm_t
     assert rows_of(api, FakeHelm(storage="2Gi"))["Storage"].detail == (
         "the volumes have 1Gi, the configuration asks for 2Gi"
     )
+
+
+@pytest.mark.parametrize(
+    ("helm", "grows", "expected"),
+    [
+        (FakeHelm(claimed="1024Mi"), False, ""),
+        (FakeHelm(claimed="2Gi"), True, ""),
+        (FakeHelm(claimed="2Gi"), False, "the volume jarvis-prometheus has 1Gi, the configuration asks for 2Gi"),
+        (FakeHelm(claimed="512Mi"), True, "the volume jarvis-prometheus has 1Gi, the configuration asks for 512Mi"),
+        (
+            FakeHelm(claim="gold"),
+            True,
+            "the volume jarvis-prometheus is of StorageClass fast-ssd, the configuration asks for gold",
+        ),
+    ],
+)
+def test_a_volume_of_monitoring_that_cannot_change_is_refused_before_helm_tries(
+    helm: FakeHelm, grows: bool, expected: str
+) -> None:
+    api = ready_api()
+    for name in ("fast-ssd", "gold"):
+        api.put("storageclasses", "", name, allowVolumeExpansion=grows)
+    spec = {"storageClassName": "fast-ssd", "resources": {"requests": {"storage": "1Gi"}}}
+    api.put("persistentvolumeclaims", "jarvis-system", "jarvis-prometheus", spec=spec)
+
+    found = rows_of(api, helm)["Storage"]
+
+    assert (found.verdict, found.detail if expected else "") == ("unhealthy" if expected else "healthy", expected)
 
 
 def test_a_zone_without_nodes_is_refused() -> None:
