@@ -11,15 +11,13 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import msgspec
 import uvloop
 
 from crdt_service import VERSION
 from crdt_service.access.keyring import Keyring
 from crdt_service.access.limit import Limit
 from crdt_service.backend import Backend
-from crdt_service.backup.client import RefusedStatesError, restore_backup, take_backup
-from crdt_service.backup.file import BackupReader, Summary
+from crdt_service.backup.command import add_arguments, run_backup
 from crdt_service.certificates.renewal import Plan, read_wanted, renew
 from crdt_service.kernel.config import (
     Config,
@@ -35,7 +33,7 @@ from crdt_service.key_command import create_key, install_keys, list_keys, revoke
 from crdt_service.net.certificate import read_server_certificate
 from crdt_service.net.credentials import BACKEND_NAME, Credentials, read_credentials
 from crdt_service.net.files import raise_open_files
-from crdt_service.net.kubernetes import Kubernetes, create_secret
+from crdt_service.net.kubernetes import Kubernetes, create_secret, create_volume
 from crdt_service.net.operator import OPERATOR_NAME, Operator
 from crdt_service.node import Node
 from crdt_service.resize import resize
@@ -68,6 +66,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _create_secret(options: argparse.Namespace) -> None:
     print(create_secret(Kubernetes(options.namespace), options.name, options.key))
+
+
+def _create_volume(options: argparse.Namespace) -> None:
+    print(
+        create_volume(
+            Kubernetes(options.namespace),
+            options.name,
+            size=options.size,
+            storage_class=options.storage_class,
+            release=options.release,
+            component=options.component,
+        )
+    )
 
 
 def _renew_certificates(options: argparse.Namespace) -> None:
@@ -112,12 +123,7 @@ def _read_moment(text: str) -> datetime:
 
 
 def _back_up(options: argparse.Namespace) -> None:
-    address = split_address(options.source, "--from")
-    _show(asyncio.run(take_backup(_operator(options), address, options.out, _read_encryption_keys(options))))
-
-
-def _verify(options: argparse.Namespace) -> None:
-    _show(BackupReader(options.file, _read_encryption_keys(options)).verify())
+    run_backup(options, _read_encryption_keys(options), lambda: _read_credentials(options, OPERATOR_NAME))
 
 
 def _run_node(options: argparse.Namespace) -> None:
@@ -150,16 +156,6 @@ def _advertise(given: str, listen: str) -> str:
     return "" if host in _EVERYWHERE or not port else listen
 
 
-def _restore(options: argparse.Namespace) -> None:
-    addresses = [split_address(address, "--to") for address in options.to]
-    summary, refused = asyncio.run(
-        restore_backup(_operator(options), options.file, _read_encryption_keys(options), addresses)
-    )
-    _show(summary)
-    if refused:
-        raise RefusedStatesError(refused)
-
-
 def _run_resize(options: argparse.Namespace) -> None:
     if options.nodes < 1:
         raise ConfigError(f"--nodes {options.nodes}: a cluster has a node at least", "give 1 or more")
@@ -174,10 +170,6 @@ def _run_resize(options: argparse.Namespace) -> None:
 
 def _operator(options: argparse.Namespace) -> Operator:
     return Operator(read_secret(options.secret_file), _read_credentials(options, OPERATOR_NAME))
-
-
-def _show(summary: Summary) -> None:
-    print(msgspec.json.encode(summary).decode())
 
 
 def _read_encryption_keys(options: argparse.Namespace) -> list[Key]:
@@ -251,10 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="crdt_service", description="The Jarvis CRDT service.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     access = argparse.ArgumentParser(add_help=False)
-    access.add_argument("--secret-file", type=Path, required=True, help="cluster secret, at least 32 bytes")
-    access.add_argument("--tls-cert", type=Path, help="PEM certificate of this process; with the next two, mutual TLS")
-    access.add_argument("--tls-key", type=Path, help="PEM file of its private key")
-    access.add_argument("--tls-ca", type=Path, help="PEM file of the authority that all processes' certificates are of")
+    _add_access(access, is_secret_required=True)
     shared = argparse.ArgumentParser(add_help=False, parents=[access])
     shared.add_argument("--config", type=Path, required=True, help="JSON configuration file")
     shared.add_argument("--plugins", type=Path, help="JSON file of plugins; a node takes strategies from it")
@@ -297,18 +286,20 @@ def _parser() -> argparse.ArgumentParser:
     smaller.add_argument("--peer", action="append", required=True, help="HOST:PORT of any node; repeatable")
     smaller.set_defaults(run=_run_resize)
     smaller.add_argument("--nodes", type=int, required=True, help="how many nodes stay, at least 1")
-    backup = commands.add_parser("backup", parents=[access, sealed], help="copy a running node's states to a file")
+    backup = commands.add_parser("backup", parents=[sealed], help="take, verify, restore and remove backups")
     backup.set_defaults(run=_back_up)
-    backup.add_argument("--from", dest="source", required=True, help="HOST:PORT of the node")
-    backup.add_argument("--out", type=Path, required=True, help="the file to make")
-    verify = commands.add_parser("backup-verify", parents=[sealed], help="tell whether a backup is whole")
-    verify.set_defaults(run=_verify)
-    verify.add_argument("file", type=Path)
-    restore = commands.add_parser("restore", parents=[access, sealed], help="join a backup's states into running nodes")
-    restore.set_defaults(run=_restore)
-    restore.add_argument("file", type=Path)
-    restore.add_argument("--to", action="append", required=True, help="HOST:PORT of a node; repeatable")
+    _add_access(backup, is_secret_required=False)
+    add_arguments(backup)
     return parser
+
+
+def _add_access(parser: argparse.ArgumentParser, *, is_secret_required: bool) -> None:
+    parser.add_argument(
+        "--secret-file", type=Path, required=is_secret_required, help="cluster secret, at least 32 bytes"
+    )
+    parser.add_argument("--tls-cert", type=Path, help="PEM certificate of this process; with the next two, mutual TLS")
+    parser.add_argument("--tls-key", type=Path, help="PEM file of its private key")
+    parser.add_argument("--tls-ca", type=Path, help="PEM file of the authority that all processes' certificates are of")
 
 
 def _add_key_commands(parser: argparse.ArgumentParser) -> None:
@@ -347,6 +338,14 @@ def _add_jobs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     secret.add_argument("--namespace", required=True)
     secret.add_argument("--name", required=True)
     secret.add_argument("--key", required=True)
+    volume = commands.add_parser("volume", help="claim a volume, inside a pod")
+    volume.set_defaults(run=_create_volume)
+    volume.add_argument("--namespace", required=True)
+    volume.add_argument("--name", required=True, help="of the claim")
+    volume.add_argument("--release", required=True, help="and the next: values of the claim's labels")
+    volume.add_argument("--component", required=True)
+    volume.add_argument("--size", required=True, help="such as 10Gi")
+    volume.add_argument("--storage-class", default="", help="empty for the cluster's default")
     certificates = commands.add_parser("certificates", help="create or renew the cluster's certificates, inside a pod")
     certificates.set_defaults(run=_renew_certificates)
     certificates.add_argument("--namespace", required=True)

@@ -35,6 +35,7 @@ from crdt_service.membership.link import Endpoint
 from crdt_service.membership.placement import Placement
 from crdt_service.membership.swim import Swim
 from crdt_service.membership.table import ALIVE
+from crdt_service.metrics.backup import FAILURE_KEY, SUCCESS_KEY, decode_failure, decode_success
 from crdt_service.metrics.metrics import NodeMetrics
 from crdt_service.net.channel import Channel
 from crdt_service.net.credentials import Credentials
@@ -173,7 +174,7 @@ class Node:
             collector=self._collector,
             epoch=1 + randomness.getrandbits(52),
         )
-        self._backup = BackupSource(self._store, clock)
+        self._backup = BackupSource(self._store, clock, lambda: self._exchange.is_synced)
         identity = Identity(NODE, node_id, self._journal.replica)
         self._server = Server(identity, secret, self._handle, credentials, recorder)
         discover = resolve_fixed(peers) if peers else resolve_dns(config.peer_service, config.peer_port)
@@ -279,8 +280,16 @@ class Node:
         self._metrics.set_keys(sum(map(len, self._store.slots)) - vacant, vacant)
         self._metrics.set_placement(len(self._exchange.surplus), self._exchange.count_under_replicated())
         volume = shutil.disk_usage(self._data_dir)
+        self._metrics.set_backup(
+            decode_success(self._read(SUCCESS_KEY)),
+            decode_failure(self._read(FAILURE_KEY)),
+        )
         self._metrics.set_storage(self._journal.snapshot_bytes, volume.free, volume.total)
         return self._metrics.render()
+
+    def _read(self, key: str) -> bytes | None:
+        reading = self._store.read(key)
+        return None if reading is None else reading.value
 
     def _show_health(self) -> NodeHealthView:
         facts = NodeFacts(

@@ -200,6 +200,27 @@ CATALOGUE = (
         (Label("certificate", bound="peer, authority; on a backend api; none without TLS"),),
     ),
     Metric(
+        "jarvis_backup_last_success_timestamp_seconds",
+        Kind.GAUGE,
+        "When the newest whole backup was done, since the Unix epoch. The nodes that own the record show it and the "
+        "others 0, as all do before the first: the largest counts.",
+        _NODE,
+    ),
+    Metric(
+        "jarvis_backup_last_failure_timestamp_seconds",
+        Kind.GAUGE,
+        "When a backup last failed, if the job could still tell a node so; 0 for never, as above.",
+        _NODE,
+    ),
+    Metric(
+        "jarvis_backup_last_start_timestamp_seconds",
+        Kind.GAUGE,
+        "When the newest whole backup began, as above; the difference to its success is how long it took.",
+        _NODE,
+    ),
+    Metric("jarvis_backup_size_bytes", Kind.GAUGE, "Size of the newest whole backup, as above.", _NODE),
+    Metric("jarvis_backup_keys", Kind.GAUGE, "Keys in the newest whole backup, as above.", _NODE),
+    Metric(
         "jarvis_event_loop_lag_seconds",
         Kind.HISTOGRAM,
         "How much later than due a timer of the event loop fires, four times a second: what holds up all else.",

@@ -7,6 +7,7 @@ from prometheus_client import Histogram
 
 from crdt_service import VERSION
 from crdt_service.kernel.error import StorageFullError
+from crdt_service.metrics.backup import Failure, Success
 from crdt_service.metrics.catalogue import CATALOGUE, Exporter
 from crdt_service.metrics.registry import Registry
 
@@ -134,6 +135,19 @@ class NodeMetrics(Metrics):
         sizes: Mapping[str, int] = {"snapshot": snapshot_bytes, "free": free_bytes, "capacity": capacity_bytes}
         for state, size in sizes.items():
             self._registry.gauge("jarvis_storage_bytes", state).set(size)
+
+    def set_backup(self, success: Success | None, failure: Failure | None) -> None:
+        """Set what the backup job told last; None for nothing."""
+        success = success or Success(0.0, 0.0, 0, 0)
+        values = {
+            "last_start_timestamp_seconds": success.began_at_seconds,
+            "last_success_timestamp_seconds": success.ended_at_seconds,
+            "last_failure_timestamp_seconds": failure.ended_at_seconds if failure else 0.0,
+            "size_bytes": success.size_bytes,
+            "keys": success.keys,
+        }
+        for name, value in values.items():
+            self._registry.gauge(f"jarvis_backup_{name}").set(value)
 
 
 class BackendMetrics(Metrics):

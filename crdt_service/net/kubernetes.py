@@ -1,4 +1,4 @@
-"""Secrets and ConfigMaps of one namespace through the Kubernetes API, with the pod's own service account."""
+"""A namespace's Secrets, ConfigMaps and claims through the Kubernetes API, with the pod's own service account."""
 
 import base64
 import binascii
@@ -18,6 +18,7 @@ from crdt_service.kernel.error import ConfigError, ServiceError
 ACCOUNT_DIRECTORY = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 SECRET, CONFIG_MAP = "secret", "configmap"
 _KINDS = {SECRET: ("secrets", "Secret"), CONFIG_MAP: ("configmaps", "ConfigMap")}
+_LABELS = {"app.kubernetes.io/name": "jarvis"}
 _SECONDS_MAX = 30
 _REMEDY = "check the hook's ServiceAccount and its Role"
 
@@ -85,11 +86,28 @@ class Kubernetes:
             ExistsError: There is one of that name.
             ServiceError: The API cannot be reached or refuses.
         """
-        status, answer = self._ask("POST", self._path(kind), self._body(kind, name, data))
-        if status == http.client.CONFLICT:
-            raise ExistsError(name)
-        if status != http.client.CREATED:
-            raise _refusal(status, answer)
+        self._create(self._path(kind), name, self._body(kind, name, data))
+
+    def create_claim(self, name: str, *, size: str, storage_class: str, labels: Mapping[str, str]) -> None:
+        """Create a PersistentVolumeClaim, for one node of the cluster at a time.
+
+        Args:
+            name: Of the claim.
+            size: A quantity such as ``10Gi``.
+            storage_class: Empty for the cluster's default.
+            labels: Beside that of its name.
+
+        Raises:
+            ExistsError: There is one of that name.
+            ServiceError: The API cannot be reached or refuses.
+        """
+        spec: dict[str, Any] = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
+        if storage_class:
+            spec["storageClassName"] = storage_class
+        metadata = {"name": name, "namespace": self.namespace, "labels": {**_LABELS, **labels}}
+        body = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+        path = f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims"
+        self._create(path, name, json.dumps(body))
 
     def replace(self, kind: str, name: str, data: Mapping[str, bytes], version: str) -> None:
         """Replace an object, if it has not changed since `version` was read.
@@ -103,6 +121,13 @@ class Kubernetes:
         if status != http.client.OK:
             raise _refusal(status, answer)
 
+    def _create(self, path: str, name: str, body: str) -> None:
+        status, answer = self._ask("POST", path, body)
+        if status == http.client.CONFLICT:
+            raise ExistsError(name)
+        if status != http.client.CREATED:
+            raise _refusal(status, answer)
+
     def _path(self, kind: str, name: str = "") -> str:
         path = f"/api/v1/namespaces/{self.namespace}/{_KINDS[kind][0]}"
         return f"{path}/{name}" if name else path
@@ -111,7 +136,7 @@ class Kubernetes:
         metadata: dict[str, Any] = {
             "name": name,
             "namespace": self.namespace,
-            "labels": {"app.kubernetes.io/name": "jarvis"},
+            "labels": _LABELS,
         }
         if version:
             metadata["resourceVersion"] = version
@@ -145,6 +170,22 @@ def create_secret(kubernetes: Kubernetes, name: str, key: str) -> str:
     except ExistsError:
         return f"secret {kubernetes.namespace}/{name} exists and is kept"
     return f"secret {kubernetes.namespace}/{name} created"
+
+
+def create_volume(
+    kubernetes: Kubernetes, name: str, *, size: str, storage_class: str, release: str, component: str
+) -> str:
+    """Claim a volume, unless that was done before; return what was done. The claim outlives the release.
+
+    Raises:
+        ServiceError: The API cannot be reached or refuses.
+    """
+    labels = {"app.kubernetes.io/instance": release, "app.kubernetes.io/component": component}
+    try:
+        kubernetes.create_claim(name, size=size, storage_class=storage_class, labels=labels)
+    except ExistsError:
+        return f"persistentvolumeclaim {kubernetes.namespace}/{name} exists and is kept"
+    return f"persistentvolumeclaim {kubernetes.namespace}/{name} created"
 
 
 def _encode(kind: str, value: bytes) -> str:

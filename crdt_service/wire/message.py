@@ -597,7 +597,7 @@ class ChangesReply(msgspec.Struct, frozen=True, array_like=True, tag=56, forbid_
 
 
 class BackupRequest(msgspec.Struct, frozen=True, array_like=True, tag=60, forbid_unknown_fields=True):
-    """Ask for the next part of a backup; part 0 begins it under a name that the caller draws."""
+    """Ask for the next part of a backup; part 0 begins it, or begins it anew, under a name that the caller draws."""
 
     id: RequestId
     backup: Identifier
@@ -605,13 +605,22 @@ class BackupRequest(msgspec.Struct, frozen=True, array_like=True, tag=60, forbid
 
 
 class BackupReply(msgspec.Struct, frozen=True, array_like=True, tag=61, forbid_unknown_fields=True):
-    """Some states; `total` is how many there were when the backup began at `started_at`, in seconds."""
+    """Some states, slot by slot.
+
+    Attributes:
+        started_at: When the backup began, in seconds.
+        total: How many states there were then.
+        is_synced: Whether the node held all of what it owns then, as far as it can know.
+        dropped: How many slots the node has forgotten since it started, because others own them.
+    """
 
     id: RequestId
     started_at: float
     total: int
     deltas: list[Delta]
     is_last: bool
+    is_synced: bool = True
+    dropped: Number = 0
 
 
 class RestoreRequest(msgspec.Struct, frozen=True, array_like=True, tag=62, forbid_unknown_fields=True):

@@ -21,6 +21,7 @@ API_PORT = 8000
 SECRETS = (
     "jarvis-cluster",
     "jarvis-encryption",
+    "jarvis-backup-key",
     "jarvis-api-keys",
     ADMIN_TOKEN,
     "jarvis-grafana",

@@ -130,7 +130,7 @@ def test_numbers_are_those_of_the_values(notes: Notes, render: Render):
 def test_a_stack_that_exists_gets_rules_and_dashboards_alone(notes: Notes):
     places = _places(_table(notes(Case({"monitoring": {"stack": "existing"}}, ()))))
 
-    assert {"CRDT nodes", "Backend", "Alert rules", "Dashboards"} == set(places)
+    assert {"CRDT nodes", "Backend", "Backups", "Alert rules", "Dashboards"} == set(places)
     assert "prometheusrule/jarvis-rules" == places["Alert rules"][0]
 
 

@@ -10,7 +10,10 @@ from tests.chart.matrix import CASES
 from tests.chart.restricted import pods_of
 
 # What nobody can narrow to names, and what gives nothing away: objects that are yet to be, and where pods are.
-_UNNAMED = ({"create"}, {"secrets", "configmaps"}), ({"get", "list", "watch"}, {"pods", "services", "endpointslices"})
+_UNNAMED = (
+    ({"create"}, {"secrets", "configmaps", "persistentvolumeclaims"}),
+    ({"get", "list", "watch"}, {"pods", "services", "endpointslices"}),
+)
 _NEVER = {"*", "escalate", "bind", "impersonate", "deletecollection", "pods/exec", "serviceaccounts/token"}
 # What each component may do at most, by the component of its pods; all others have no right at all.
 _VERBS = {

@@ -10,6 +10,8 @@ from crdt_service.net.credentials import BACKEND_NAME, is_named
 from crdt_service.net.operator import OPERATOR_NAME
 from tests.chart.conftest import CHART, Manifest, Render
 
+_API_TESTS = {"Pod/jarvis-test-health", "Pod/jarvis-test-write"}
+_BACKUP_MOUNTS = {"jarvis-config", "jarvis-backup", "jarvis-cluster", "jarvis-operator-tls", "jarvis-backup-key"}
 _TLS_SECRETS = {"jarvis-authority", "jarvis-node-tls", "jarvis-backend-tls", "jarvis-operator-tls", "jarvis-api-tls"}
 
 
@@ -35,6 +37,8 @@ def test_every_pod_is_restricted(pods: dict[str, Manifest]):
     assert {
         "Pod/jarvis-test-health",
         "Pod/jarvis-test-write",
+        "Pod/jarvis-test-backup",
+        "CronJob/jarvis-bkp",
         "Deployment/jarvis-backend",
         "Deployment/jarvis-grafana",
         "StatefulSet/jarvis-crdt",
@@ -78,8 +82,8 @@ def test_only_jobs_that_make_secrets_and_prometheus_get_a_token_and_each_right_i
     assert finding == rules.pop("jarvis-prometheus")
     assert {"jarvis-secret-hook", "jarvis-tls"} == set(rules)
     creating = [rule for rule in rules["jarvis-secret-hook"] if "resourceNames" not in rule]
-    assert [["secrets"], ["configmaps"]] == [rule["resources"] for rule in creating]
-    assert [["create"], ["create"]] == [rule["verbs"] for rule in creating]
+    assert [["secrets"], ["persistentvolumeclaims"], ["configmaps"]] == [rule["resources"] for rule in creating]
+    assert [["create"]] * 3 == [rule["verbs"] for rule in creating]
     for name, of_role in rules.items():
         narrow = [rule for rule in of_role if "resourceNames" in rule]
         assert named == {rule["resources"][0]: set(rule["resourceNames"]) for rule in narrow}, name
@@ -89,7 +93,7 @@ def test_only_jobs_that_make_secrets_and_prometheus_get_a_token_and_each_right_i
 
 def test_without_tls_the_hook_may_only_create_secrets_and_read_those_of_api_keys(render: Render):
     def rules(**security: bool) -> list[Any]:
-        manifests = render({"security": {"enable_tls": False, **security}})
+        manifests = render({"security": {"enable_tls": False, **security}, "backup": {"enabled": False}})
         roles = {m["metadata"]["name"]: m["rules"] for m in manifests if m["kind"] in {"Role", "ClusterRole"}}
         assert {"jarvis-secret-hook", "jarvis-prometheus"} == set(roles)
         return roles["jarvis-secret-hook"]
@@ -122,6 +126,8 @@ def test_each_pod_mounts_only_the_secrets_that_it_needs(render: Render):
         "Job/jarvis-secret-hook": set(),
         "Job/jarvis-resize-hook": {"jarvis-cluster", "jarvis-operator-tls"},
         "CronJob/jarvis-tls": set(),
+        "CronJob/jarvis-bkp": _BACKUP_MOUNTS,
+        "Pod/jarvis-test-backup": _BACKUP_MOUNTS,
         "Deployment/jarvis-alertmanager": {"jarvis-alertmanager"},
         "Deployment/jarvis-prometheus": {"jarvis-prometheus", "jarvis-rules", "jarvis-ca"},
     } == mounted({})
@@ -172,7 +178,7 @@ def test_probes_service_and_test_speak_what_the_api_speaks(render: Render):
         [container] = _pods(manifests)["Deployment/jarvis-backend"]["containers"]
         probes = {container[f"{name}Probe"]["httpGet"]["scheme"] for name in ("startup", "liveness", "readiness")}
         service = next(m for m in manifests if (m["kind"], m["metadata"]["name"]) == ("Service", "jarvis-backend"))
-        tests = [m["spec"]["containers"][0]["command"] for m in manifests if m["kind"] == "Pod"]
+        tests = [pod["containers"][0]["command"] for name, pod in _pods(manifests).items() if name in _API_TESTS]
         (url,) = {command[3] for command in tests}
         return probes, service["spec"]["ports"][0]["appProtocol"], url
 
@@ -185,7 +191,7 @@ def test_a_test_runs_its_script_with_the_files_that_there_are(render: Render, on
     tests = {
         name: pod
         for name, pod in _pods(render({"security": {"enable_tls": on, "api_key_required": on}})).items()
-        if name.startswith("Pod/")
+        if name in _API_TESTS
     }
     expected = {"health": ["/etc/jarvis-ca/ca.crt"], "write": ["/etc/jarvis-ca/ca.crt", "/etc/jarvis-token/token"]}
 
@@ -200,9 +206,9 @@ def test_a_test_runs_its_script_with_the_files_that_there_are(render: Render, on
 
 
 def test_the_longest_release_name_leaves_jobs_of_the_renewal_theirs(render: Render):
-    [name] = [m["metadata"]["name"] for m in render(release="a" * 47) if m["kind"] == "CronJob"]
+    names = [m["metadata"]["name"] for m in render(release="a" * 47) if m["kind"] == "CronJob"]
 
-    assert len(name) <= 52
+    assert [51, 51] == [len(name) for name in names]
 
 
 def test_no_manifest_holds_a_secret(render: Render):
@@ -214,7 +220,7 @@ def test_only_the_nodes_get_the_encryption_key_and_only_as_a_file(render: Render
         return {
             name: [pod["containers"][0]["args"], *pod.get("volumes", [])]
             for name, pod in _pods(render(values)).items()
-            if "encryption" in str(pod)
+            if "jarvis-encryption" in str(pod)
         }
 
     assert {} == uses({"security": {"encryption_enabled": False}})
@@ -227,11 +233,14 @@ def test_only_the_nodes_get_the_encryption_key_and_only_as_a_file(render: Render
 
 def test_the_hook_creates_each_secret_by_itself_so_that_an_upgrade_adds_what_is_missing(render: Render):
     hook = _pods(render())["Job/jarvis-secret-hook"]
-    created = [container["args"][-4:] for container in hook["containers"][:4]]
+    created = [
+        each["args"][-4:] for each in hook["containers"] if each["name"] not in ("backup-volume", "certificates")
+    ]
 
     assert [
         ["--name", "jarvis-cluster", "--key", "cluster-secret"],
         ["--name", "jarvis-encryption", "--key", "encryption-key"],
+        ["--name", "jarvis-backup-key", "--key", "encryption-key"],
         ["--name", "jarvis-grafana", "--key", "admin-password"],
         ["--keys-secret", "jarvis-api-keys", "--token-secret", "jarvis-admin-token"],
     ] == created
@@ -274,7 +283,8 @@ def test_without_rbac_the_secret_is_the_users_own(render: Render):
         (manifest["kind"], manifest["metadata"]["name"]) for manifest in render({"security": {"enable_rbac": False}})
     }
 
-    assert not {"Role", "RoleBinding", "CronJob"} & {kind for kind, _ in made}
+    assert not {"Role", "RoleBinding"} & {kind for kind, _ in made}
+    assert ["jarvis-bkp"] == [name for kind, name in made if kind == "CronJob"]
     assert ("Job", "jarvis-secret-hook") not in made
 
 
@@ -288,7 +298,7 @@ def test_network_policies_deny_by_default_and_name_each_flow(render: Render):
     assert not {"ingress", "egress"} & set(deny)
     peers = policies({})["jarvis-crdt"]["ingress"]
     allowed = [source["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for source in peers[0]["from"]]
-    assert ["crdt", "backend", "resize-hook"] == allowed
+    assert ["crdt", "backend", "backup", "resize-hook"] == allowed
 
 
 def test_a_smaller_cluster_is_told_so_before_its_pods_go(render: Render):

@@ -18,7 +18,14 @@ from tests.chart.conftest import CHART, ROOT, Manifest, Render, find_pods
 from tests.chart.crd import validate
 from tests.chart.matrix import CASES
 
-_OWN = {"cluster": "own-1", "encryption": "own-2", "api_keys": "own-3", "admin_token": "own-4", "grafana": "own-9"}
+_OWN = {
+    "cluster": "own-1",
+    "encryption": "own-2",
+    "api_keys": "own-3",
+    "admin_token": "own-4",
+    "grafana": "own-9",
+    "backup_key": "own-10",
+}
 _OWN_TLS = {"node": "own-5", "backend": "own-6", "operator": "own-7", "api": "own-8"}
 _SECRETS: dict[str, Manifest] = {
     "generated": {},
@@ -101,7 +108,9 @@ def _made_by_jobs(manifests: list[Manifest]) -> dict[tuple[str, str], set[str]]:
         for pod in find_pods(manifest):
             for container in pod["containers"]:
                 options = main_parser().parse_args(container["args"])
-                if options.command == "secret":
+                if options.command == "volume":
+                    made["PersistentVolumeClaim", options.name] = set()
+                elif options.command == "secret":
                     made["Secret", options.name] = {options.key}
                 elif options.command == "certificates":
                     peers = [read_wanted(text, is_peer=True)[0] for text in options.peer]
@@ -166,9 +175,9 @@ def test_custom_resources_are_valid_and_no_secret_is_in_a_manifest(rows: list[li
     kinds = {manifest["kind"] for manifest in manifests}
     assert ("ExternalSecret" in kinds) == secrets.startswith("external")
     assert ("Certificate" in kinds) == (certificates.startswith("cert_manager") and switches.get("enable_tls", True))
-    assert ("CronJob" in kinds) == (
-        certificates == "self_signed" and switches.get("enable_tls", True) and switches.get("enable_rbac", True)
-    )
+    assert (
+        "jarvis-tls" in {manifest["metadata"]["name"] for manifest in manifests if manifest["kind"] == "CronJob"}
+    ) == (certificates == "self_signed" and switches.get("enable_tls", True) and switches.get("enable_rbac", True))
 
 
 def _named_by_the_user(values: Any) -> Iterator[str]:
@@ -200,7 +209,7 @@ def test_what_the_hook_need_not_do_it_may_not_do(render: Render):
     def rules(secrets: str, certificates: str) -> list[tuple[str, list[str], set[str]]]:
         return [
             (rule["resources"][0], rule["verbs"], set(rule.get("resourceNames", [])))
-            for manifest in render(_values(secrets, certificates))
+            for manifest in render({**_values(secrets, certificates), "backup": {"enabled": False}})
             if manifest["kind"] == "Role" and manifest["metadata"]["name"] in {"jarvis-secret-hook", "jarvis-tls"}
             for rule in manifest["rules"]
         ]
@@ -216,9 +225,20 @@ def test_what_the_hook_need_not_do_it_may_not_do(render: Render):
     assert [*renewing, *making] == rules("existing", "self_signed")
 
 
+def test_to_claim_the_volume_of_backups_is_a_right_of_its_own(render: Render):
+    [rules] = [
+        manifest["rules"]
+        for manifest in render(_values("existing", "existing"))
+        if (manifest["kind"], manifest["metadata"]["name"]) == ("Role", "jarvis-secret-hook")
+    ]
+
+    assert [{"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["create"]}] == rules
+
+
 def test_without_a_job_that_makes_secrets_there_is_no_trace_of_one(render: Render):
     for certificates in ("cert_manager", "existing"):
-        names = [manifest["metadata"]["name"] for manifest in render(_values("existing", certificates))]
+        values = {**_values("existing", certificates), "backup": {"enabled": False}}
+        names = [manifest["metadata"]["name"] for manifest in render(values)]
         assert [] == [name for name in names if name in {"jarvis-secret-hook", "jarvis-tls"}]
 
 
@@ -256,7 +276,7 @@ def test_the_documentation_names_every_secret_its_entry_and_what_the_store_calls
 
 
 def test_certificates_say_what_our_own_maker_would_put_into_them(render: Render):
-    [job] = [each for each in render() if each["kind"] == "CronJob"]
+    [job] = [each for each in render() if (each["kind"], each["metadata"]["name"]) == ("CronJob", "jarvis-tls")]
     options = main_parser().parse_args(find_pods(job)[0]["containers"][0]["args"])
     wanted = dict(
         [read_wanted(text, is_peer=True) for text in options.peer]
@@ -357,7 +377,14 @@ def test_a_job_before_the_upgrade_does_not_wait_for_cert_manager(render: Render)
 
 
 def test_names_that_look_like_numbers_stay_text(render: Render):
-    names = {"cluster": "1e3", "encryption": "123", "api_keys": "0x1", "admin_token": "true", "grafana": "1.5"}
+    names = {
+        "cluster": "1e3",
+        "encryption": "123",
+        "api_keys": "0x1",
+        "admin_token": "true",
+        "grafana": "1.5",
+        "backup_key": "2.5",
+    }
     tls = {"node": "1", "backend": "2", "operator": "null", "api": "4"}
     for secrets in ("generated", "existing", "external"):
         store = {"store_name": "5"} if secrets == "external" else {}

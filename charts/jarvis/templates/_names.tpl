@@ -29,6 +29,9 @@
 {{- define "jarvis.rules" -}}{{ .Release.Name }}-rules{{- end }}
 {{- define "jarvis.dashboards" -}}{{ .Release.Name }}-dashboards{{- end }}
 {{- define "jarvis.backup" -}}{{ .Release.Name }}-backup{{- end }}
+{{- define "jarvis.backupKey" -}}{{ .Values.security.secrets.names.backup_key | default (printf "%s-backup-key" .Release.Name) }}{{- end }}
+{{- /* Short, as that of the renewal. */}}
+{{- define "jarvis.backupJob" -}}{{ .Release.Name }}-bkp{{- end }}
 {{- define "jarvis.image" -}}{{ include "jarvis.imageName" (dict "root" . "image" .Values.image) }}{{- end }}
 
 {{/* Takes {root, image}: an image's keys of the values, of which `repository` is needed. */}}

@@ -73,7 +73,7 @@
 {{- end }}
 {{- end }}
 {{- $used := dict (include "jarvis.authority" .) "the authority" (include "jarvis.ingressTls" .) "the Ingress" }}
-{{- range $path, $secret := dict "secrets.names.cluster" (include "jarvis.secret" .) "secrets.names.encryption" (include "jarvis.encryption" .) "secrets.names.api_keys" (include "jarvis.apiKeys" .) "secrets.names.admin_token" (include "jarvis.adminToken" .) "secrets.names.grafana" (include "jarvis.grafanaPassword" .) "certificates.names.node" (include "jarvis.nodeTls" .) "certificates.names.backend" (include "jarvis.backendTls" .) "certificates.names.operator" (include "jarvis.operatorTls" .) "certificates.names.api" (include "jarvis.apiTls" .) }}
+{{- range $path, $secret := dict "secrets.names.cluster" (include "jarvis.secret" .) "secrets.names.encryption" (include "jarvis.encryption" .) "secrets.names.api_keys" (include "jarvis.apiKeys" .) "secrets.names.admin_token" (include "jarvis.adminToken" .) "secrets.names.backup_key" (include "jarvis.backupKey" .) "secrets.names.grafana" (include "jarvis.grafanaPassword" .) "certificates.names.node" (include "jarvis.nodeTls" .) "certificates.names.backend" (include "jarvis.backendTls" .) "certificates.names.operator" (include "jarvis.operatorTls" .) "certificates.names.api" (include "jarvis.apiTls" .) }}
 {{- if hasKey $used $secret }}
 {{- fail (printf "security.%s is %s, as the Secret of %s: give each a Secret of its own" $path $secret (index $used $secret)) }}
 {{- end }}

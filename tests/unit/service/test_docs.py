@@ -18,6 +18,7 @@ API = (ROOT / "docs/api.md").read_text()
 NOT_OF_THE_API = {
     "authentication_failed",
     "backup_damaged",
+    "backup_outrun",
     "backup_under_way",
     "backup_unknown",
     "certificate_refused",

@@ -8,7 +8,7 @@ import pytest
 from crdt_service.access.keyring import Keyring
 from crdt_service.kernel.error import ConfigError, ServiceError
 from crdt_service.key_command import install_keys
-from crdt_service.net.kubernetes import Kubernetes, create_secret
+from crdt_service.net.kubernetes import Kubernetes, create_secret, create_volume
 
 
 class FakeConnection:
@@ -61,6 +61,37 @@ def test_a_missing_secret_is_created_with_32_random_bytes(account):
 
 def test_an_existing_secret_is_kept(account):
     assert create(account, 409) == "secret jarvis-system/jarvis-cluster exists and is kept"
+
+
+def claim(account, status, storage_class="standard"):
+    FakeConnection.answer = (status, b"{}")
+    return create_volume(
+        Kubernetes("jarvis-system", account),
+        "jarvis-backup",
+        size="1Gi",
+        storage_class=storage_class,
+        release="jarvis",
+        component="backup",
+    )
+
+
+def test_a_volume_is_claimed_once_and_kept(account):
+    assert "persistentvolumeclaim jarvis-system/jarvis-backup created" == claim(account, 201)
+    method, path, body, _ = FakeConnection.asked
+    assert ("POST", "/api/v1/namespaces/jarvis-system/persistentvolumeclaims") == (method, path)
+    made = json.loads(body)
+    assert {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}},
+        "storageClassName": "standard",
+    } == made["spec"]
+    labels = {"name": "jarvis", "instance": "jarvis", "component": "backup"}
+    assert {f"app.kubernetes.io/{name}": value for name, value in labels.items()} == made["metadata"]["labels"]
+    claim(account, 201, "")
+    assert "storageClassName" not in json.loads(FakeConnection.asked[2])["spec"]
+    assert "persistentvolumeclaim jarvis-system/jarvis-backup exists and is kept" == claim(account, 409)
+    with pytest.raises(ServiceError):
+        claim(account, 403)
 
 
 @pytest.mark.parametrize(("status", "code"), [(403, "kubernetes_refused"), (0, "kubernetes_unreachable")])

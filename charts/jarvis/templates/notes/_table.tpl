@@ -4,7 +4,7 @@ The table at the top of NOTES.txt. A component adds a row: a template `jarvis.no
 */}}
 {{- define "jarvis.notesTable" -}}
 {{- $rows := list (list "Component" "Where" "How many") }}
-{{- range list "nodes" "backend" "ingress" "gateway" "prometheus" "alertmanager" "grafana" "rules" "dashboards" }}
+{{- range list "nodes" "backend" "backup" "ingress" "gateway" "prometheus" "alertmanager" "grafana" "rules" "dashboards" }}
 {{- with include (printf "jarvis.notes.%s" .) $ }}
 {{- $rows = append $rows (fromJsonArray .) }}
 {{- end }}
@@ -29,6 +29,15 @@ The table at the top of NOTES.txt. A component adds a row: a template `jarvis.no
 {{- $scaling := .Values.deployment.auto_scaling }}
 {{- $pods := ternary (printf "%d to %d pods" (int $scaling.min_replicas) (int $scaling.max_replicas)) (include "jarvis.notesPods" .Values.deployment.replicas) $scaling.enabled }}
 {{- list "Backend" (printf "deployment/%s" (include "jarvis.backend" .)) (printf "%s, port 8000" $pods) | toJson }}
+{{- end }}
+
+{{- define "jarvis.notes.backup" -}}
+{{- with .Values.backup }}
+{{- if .enabled }}
+{{- $kept := printf "%d hourly, %d daily, %d weekly" (int .retention.hourly) (int .retention.daily) (int .retention.weekly) }}
+{{- list "Backups" (printf "cronjob/%s" (include "jarvis.backupJob" $)) (printf "at %s, %s kept on a volume of %s" .schedule $kept .volume.size) | toJson }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "jarvis.notes.ingress" -}}

@@ -12,6 +12,9 @@ Secret to _names.tpl and to `jarvis.validateSecurity`, and `names` and `external
 {{- if .Values.security.encryption_enabled }}
 - {name: encryption, secret: {{ include "jarvis.encryption" . | quote }}, entry: encryption-key, drawn: true}
 {{- end }}
+{{- if and .Values.backup.enabled .Values.security.encryption_enabled }}
+- {name: backup_key, secret: {{ include "jarvis.backupKey" . | quote }}, entry: encryption-key, drawn: true}
+{{- end }}
 {{- if .Values.security.api_key_required }}
 - {name: api_keys, secret: {{ include "jarvis.apiKeys" . | quote }}, entry: api-keys.json, drawn: false}
 - {name: admin_token, secret: {{ include "jarvis.adminToken" . | quote }}, entry: token, drawn: false}
@@ -28,7 +31,7 @@ Secret to _names.tpl and to `jarvis.validateSecurity`, and `names` and `external
 
 {{/* Whether there is anything for the hook to do, as text: "true" or nothing. */}}
 {{- define "jarvis.hasSecretHook" -}}
-{{- if or (include "jarvis.drawsSecrets" .) (include "jarvis.makesCertificates" .) }}true{{ end }}
+{{- if or (include "jarvis.drawsSecrets" .) (include "jarvis.makesCertificates" .) (include "jarvis.claimsBackupVolume" .) }}true{{ end }}
 {{- end }}
 
 {{/* A container of the hook. Takes {root, name, args}. */}}
