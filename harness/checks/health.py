@@ -162,7 +162,9 @@ def _check_monitoring(target: Target, deadline_seconds: float) -> Finding:
     detail = "; ".join(f"{name}: {trouble or 'ready'}" for name, trouble in amiss.items())
     down = [name for name, trouble in amiss.items() if trouble]
     # Agents are served all the same.
-    return Finding("degraded", detail, f"kubectl logs deployment/{down[0]}") if down else Finding("healthy", detail)
+    if down:
+        return Finding("degraded", detail, f"kubectl describe deployment {down[0]}; kubectl logs deployment/{down[0]}")
+    return Finding("healthy", detail)
 
 
 CHECKS: tuple[Check[Target], ...] = (

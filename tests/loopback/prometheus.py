@@ -41,7 +41,11 @@ class Prometheus:
         self.process.wait(60)
 
     def fetch(self, path, params=None):
-        return httpx.get(self.url + path, params=params).json()
+        """What its API answers, errors included; raises httpx.HTTPError while it starts."""
+        answer = httpx.get(self.url + path, params=params)
+        if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            answer.raise_for_status()
+        return answer.json()
 
     def select(self, expr):
         """Labels and number of each series that an expression has now."""

@@ -214,4 +214,4 @@ def test_monitoring_that_is_down_degrades_and_is_named(status: int | str | None,
     found = rows_of(api)["Monitoring systems"]
 
     assert (found.verdict, found.detail) == ("degraded", f"jarvis-prometheus: ready; jarvis-grafana: {trouble}")
-    assert found.hint == "kubectl logs deployment/jarvis-grafana"
+    assert found.hint == "kubectl describe deployment jarvis-grafana; kubectl logs deployment/jarvis-grafana"
