@@ -20,6 +20,7 @@ from tests.chart.series import find_grouped, find_selectors, read_series
 _NAMES = sorted(path.stem for path in (CHART / "rules").glob("*.yaml"))
 _TESTS = ROOT / "tests/chart/rules"
 _FOR = {
+    "JarvisBackupStale": "15m",
     "JarvisCPUUsageHigh": "5m",
     "JarvisCRDTConflictSpike": "3m",
     "JarvisCRDTSyncLatencyHigh": "5m",
@@ -148,6 +149,10 @@ _LATENCY = [
     _series(_SYNC, "0+10x80", le="0.5"),
     _series(_SYNC, "0+10x80", le="+Inf"),
 ]
+_BACKUP = [
+    _series("jarvis_backup_last_success_timestamp_seconds", "0x80"),
+    _series("process_start_time_seconds", "-7200x80"),
+]
 _CONFLICTS = [_series("jarvis_crdt_conflicts_total", "0+300x80", type="map", strategy="lww")]
 
 
@@ -166,6 +171,8 @@ def _up(nodes: int, backends: int) -> list[Manifest]:
         ("JarvisDiskUsageHigh", "monitoring.alert_thresholds.disk_usage", 59, 60, _DISK),
         ("JarvisCRDTSyncLatencyHigh", "monitoring.alert_thresholds.crdt_sync_latency", 490, 500, _LATENCY),
         ("JarvisCRDTSyncLatencyHigh", "monitoring.alert_thresholds.crdt_sync_latency", 1, 3600000, _LATENCY),
+        # Two hours without a backup when time begins.
+        ("JarvisBackupStale", "monitoring.alert_thresholds.backup_age", 2, 3, _BACKUP),
         # 20 a second are counted: 10 conflicts of two owners each, or 20 of one.
         ("JarvisCRDTConflictSpike", "crdt.replication_factor", 1, 2, _CONFLICTS),
         ("JarvisNodeDown", "infrastructure.node_count", 5, 4, _up(4, 3)),
@@ -248,6 +255,12 @@ def test_rules_are_there_where_somebody_evaluates_them(render: Render, monitorin
     assert kinds == [kind for kind in ("ConfigMap", "PrometheusRule") if _find(manifests, kind)]
 
 
+def test_without_backups_none_is_late(render: Render, files: dict[str, str]):
+    [config] = _find(render({"backup": {"enabled": False}}), "ConfigMap")
+
+    assert {"JarvisBackupStale.yaml"} == set(files) - set(config["data"])
+
+
 def test_the_operator_gets_the_same_rules(render: Render, files: dict[str, str]):
     [rules] = _find(render({"monitoring": {"stack": "existing"}}), "PrometheusRule")
 
@@ -279,7 +292,7 @@ def test_the_page_names_every_threshold_and_its_default(schema: Manifest):
     page = (ROOT / "docs/alerts.md").read_text()
 
     assert {name: str(key["default"]) for name, key in keys.items()} == dict(
-        re.findall(r"`(\w+)` (?:%|ms) \((\d+)\)", page)
+        re.findall(r"`(\w+)` (?:%|ms|h) \((\d+)\)", page)
     )
 
 

@@ -79,7 +79,9 @@ def test_queries_are_promql_over_series_that_there_are(page: Path):
 def test_keys_and_links_lead_somewhere(page: Path):
     text = page.read_text()
     keys = {key.dotted for key in walk()}
-    named = set(re.findall(r"`((?:infrastructure|deployment|crdt|monitoring|security|notifications)\.[a-z_.]+)`", text))
+    named = set(
+        re.findall(r"`((?:infrastructure|deployment|crdt|backup|monitoring|security|notifications)\.[a-z_.]+)`", text)
+    )
     named |= {f"monitoring.{key}" for key in re.findall(r"`(alert_thresholds\.[a-z_]+)`", text)}
 
     assert set() == named - keys

@@ -28,20 +28,24 @@ cpu_usage: {{ int $thresholds.cpu_usage | quote }}
 memory_usage: {{ int $thresholds.memory_usage | quote }}
 disk_usage: {{ int $thresholds.disk_usage | quote }}
 crdt_sync_latency: {{ int $thresholds.crdt_sync_latency | quote }}
+backup_age: {{ int $thresholds.backup_age | quote }}
 replication_factor: {{ int .Values.crdt.replication_factor | quote }}
 backends_min: {{ ternary $scaling.min_replicas .Values.deployment.replicas $scaling.enabled | int | quote }}
 certificate_left_seconds: {{ $left | quote }}
 any_node_absent: {{ join " or " $absent | quote }}
 {{- end }}
 
-{{/* The rules as YAML: the text of each by the name of its file. */}}
+{{/* The rules as YAML: the text of each by the name of its file. Without backups none can be late. */}}
 {{- define "jarvis.ruleFiles" -}}
 {{- $values := include "jarvis.ruleValues" . | fromYaml }}
+{{- $unused := ternary "" "JarvisBackupStale.yaml" .Values.backup.enabled }}
 {{- range $path, $bytes := .Files.Glob "rules/*.yaml" }}
+{{- if ne (base $path) $unused }}
 {{- $text := toString $bytes }}
 {{- range $name, $value := $values }}
 {{- $text = replace (printf "${%s}" $name) $value $text }}
 {{- end }}
 {{ base $path }}: {{ toJson $text }}
+{{- end }}
 {{- end }}
 {{- end }}
