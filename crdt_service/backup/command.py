@@ -26,7 +26,10 @@ _KEPT_MAX = 10_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the action and all flags but those of secrets and keys."""
     parser.add_argument("action", choices=ACTIONS, help="what to do; all take the same flags, and use those they need")
-    parser.add_argument("--destination", required=True, help="folder of the backups")
+    parser.add_argument("--destination", required=True, help="folder of the backups, or s3://BUCKET/PREFIX")
+    parser.add_argument("--s3-endpoint", default="", help="URL of the service that has the bucket")
+    parser.add_argument("--s3-region", default="us-east-1", help="which the service expects in signatures")
+    parser.add_argument("--s3-credentials", type=Path, help="folder with the files access-key-id and secret-access-key")
     parser.add_argument("--backup", default="", help="id of a backup, as `list` shows it; the newest if not given")
     parser.add_argument("--config", type=Path, help="JSON configuration file of the nodes; for take and restore")
     parser.add_argument("--peer", action="append", default=[], help="HOST:PORT of a node; repeatable; name all of them")
@@ -109,7 +112,21 @@ def _write_configuration(options: argparse.Namespace, archive: Archive) -> None:
 
 
 def _find_destination(options: argparse.Namespace) -> Destination:
-    return Folder(Path(options.destination))
+    if "://" not in options.destination:
+        return Folder(Path(options.destination))
+    if not options.s3_endpoint or options.s3_credentials is None:
+        raise ConfigError(
+            f"--destination {options.destination} needs --s3-endpoint and --s3-credentials", "give both, or a folder"
+        )
+    # Only where it is asked for: it is the one part of the service that is not needed for anything else.
+    from crdt_service.backup.bucket import Bucket  # noqa: PLC0415
+
+    return Bucket(
+        options.destination,
+        endpoint=options.s3_endpoint,
+        region=options.s3_region,
+        credentials=options.s3_credentials,
+    )
 
 
 def _find_cluster(options: argparse.Namespace, credentials: Credentials | None) -> Cluster:

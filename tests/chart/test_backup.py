@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from crdt_service.__main__ import _parser as main_parser
+from harness.spec.rule import judge
 from harness.spec.schema import defaults
 from tests.chart.conftest import Manifest, Render
+from tests.chart.matrix import merge
 
 
 def _find(manifests: list[Manifest], kind: str, name: str) -> Any:
@@ -124,3 +126,41 @@ def test_without_backups_there_is_nothing_of_them(render: Render):
     hook = _find(manifests, "Job", "jarvis-secret-hook")
     assert "backup" not in str(hook)
     assert "persistentvolumeclaims" not in str(manifests)
+
+
+_S3 = {"endpoint": "https://s3.example:9000", "bucket": "b-1", "existing_secret": "my-keys"}
+
+
+def test_a_bucket_takes_the_place_of_the_volume(render: Render):
+    manifests = render({"backup": {"destination": "s3", "s3": _S3}})
+    [container] = _pod(manifests)["containers"]
+    options = main_parser().parse_args(container["args"])
+    policy = _find(manifests, "NetworkPolicy", "jarvis-backup")["spec"]
+
+    assert "s3://b-1/jarvis" == options.destination
+    assert ("https://s3.example:9000", "us-east-1") == (options.s3_endpoint, options.s3_region)
+    assert str(options.s3_credentials) in {mount["mountPath"] for mount in container["volumeMounts"]}
+    # Keys come as files of the user's own Secret, never as arguments or variables.
+    assert "my-keys" in [v["secret"]["secretName"] for v in _pod(manifests)["volumes"] if "secret" in v]
+    assert "env" not in container
+    assert [8001, 53, 53, 9000] == [port["port"] for rule in policy["egress"] for port in rule["ports"]]
+    assert "persistentvolumeclaims" not in str(manifests)
+    assert "jarvis-backup" not in str([v for v in _pod(manifests)["volumes"] if "persistentVolumeClaim" in v])
+
+
+@pytest.mark.parametrize(("endpoint", "port"), [("https://s3.example", 443), ("http://s3.example", 80)])
+def test_the_way_to_a_bucket_is_by_the_port_of_its_scheme(render: Render, endpoint: str, port: int):
+    manifests = render({"backup": {"destination": "s3", "s3": {**_S3, "endpoint": endpoint}}})
+
+    assert [{"ports": [{"port": port}]}] == _find(manifests, "NetworkPolicy", "jarvis-backup")["spec"]["egress"][2:]
+
+
+@pytest.mark.parametrize("key", sorted(_S3))
+def test_a_bucket_that_is_not_told_whole_is_refused_by_chart_and_cli(template: Any, key: str):
+    values = {"backup": {"destination": "s3", "s3": {**_S3, key: ""}}}
+    done = template(values)
+
+    assert (1, True) == (done.returncode, f"backup.s3.{key} is empty while backup.destination is s3" in done.stderr)
+    [violation] = judge(merge(defaults(), values))
+    assert ("backup", "s3", key) == violation.path
+    assert [] == list(judge(merge(defaults(), {"backup": {**values["backup"], "enabled": False}})))

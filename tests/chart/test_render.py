@@ -73,6 +73,8 @@ _OTHER: dict[str, Any] = {
     "image.tag": "other",
     "backup.schedule": "30 * * * *",
     "backup.volume.size": "7Gi",
+    "backup.s3.endpoint": "http://other:9000",
+    **dict.fromkeys(("backup.s3.bucket", "backup.s3.prefix", "backup.s3.region", "backup.s3.existing_secret"), "other"),
     "image.digest": f"sha256:{'0' * 64}",
     "global.image_registry": "mirror.example:5000/proxy",
     "global.image_pull_secrets": ["mirror"],
@@ -136,8 +138,14 @@ def _certificates(source: str, **manager: str) -> Manifest:
 
 _INGRESS = {"ingress": {"enabled": True, "hosts": ["jarvis.example"]}}
 _GATEWAY = {"gateway": {"enabled": True, "parent_refs": [{"name": "web"}]}}
+_S3 = {"destination": "s3", "s3": {"endpoint": "https://s3.example", "bucket": "b-1", "existing_secret": "s3"}}
 _BESIDE: dict[str, Manifest] = {
     **{f"monitoring.existing.{key}": {"monitoring": {"stack": "existing"}} for key in ("namespace", "labels")},
+    "backup.destination": {"backup": {"s3": _S3["s3"]}},
+    **{
+        f"backup.{key}": {"backup": _S3}
+        for key in ("s3.endpoint", "s3.bucket", "s3.prefix", "s3.region", "s3.existing_secret")
+    },
     "ingress.enabled": {"ingress": {"hosts": ["jarvis.example"]}},
     "gateway.enabled": {"gateway": {"parent_refs": [{"name": "web"}]}},
     **{

@@ -81,8 +81,20 @@
 {{- end }}
 {{- end }}
 
+{{/* Where backups go. */}}
+{{- define "jarvis.validateBackup" -}}
+{{- if and .Values.backup.enabled (eq .Values.backup.destination "s3") }}
+{{- range $key := list "endpoint" "bucket" "existing_secret" }}
+{{- if not (index $.Values.backup.s3 $key) }}
+{{- fail (printf "backup.s3.%s is empty while backup.destination is s3: fill it, or set destination to volume" $key) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* Rules that span keys; the schema holds those of one key. The CLI has the same rules, but for the release's name. */}}
 {{- define "jarvis.validate" -}}
+{{- include "jarvis.validateBackup" . }}
 {{- $scaling := .Values.deployment.auto_scaling }}
 {{- if gt (int $scaling.min_replicas) (int $scaling.max_replicas) }}
 {{- fail (printf "deployment.auto_scaling.min_replicas (%d) is above max_replicas (%d): lower min_replicas or raise max_replicas" (int $scaling.min_replicas) (int $scaling.max_replicas)) }}

@@ -21,6 +21,7 @@ NOT_OF_THE_API = {
     "backup_outrun",
     "backup_under_way",
     "backup_unknown",
+    "bucket_failed",
     "certificate_refused",
     "corrupt_data",
     "incomplete",

@@ -3,7 +3,7 @@ Whether the hook that makes Secrets claims the volume, as text: "true" or nothin
 of a class that waits for its first consumer is bound by the first backup: an install with --wait would wait for that.
 */}}
 {{- define "jarvis.claimsBackupVolume" -}}
-{{- if and .Values.security.enable_rbac .Values.backup.enabled }}true{{ end }}
+{{- if and .Values.security.enable_rbac .Values.backup.enabled (eq .Values.backup.destination "volume") }}true{{ end }}
 {{- end }}
 
 {{- define "jarvis.backupVolumeArgs" -}}
@@ -35,7 +35,16 @@ containers:
     args:
       - backup
       - {{ .action }}
+      {{- if eq $root.Values.backup.destination "s3" }}
+      {{- with $root.Values.backup.s3 }}
+      - --destination=s3://{{ .bucket }}/{{ .prefix }}
+      - --s3-endpoint={{ .endpoint }}
+      - --s3-region={{ .region }}
+      - --s3-credentials=/etc/jarvis-s3
+      {{- end }}
+      {{- else }}
       - --destination=/var/backups
+      {{- end }}
       - --config=/etc/jarvis/config.json
       - --secret-file=/etc/jarvis-secret/cluster-secret
       {{- range until (int $root.Values.infrastructure.node_count) }}
@@ -68,11 +77,17 @@ containers:
       requests: {cpu: 50m, memory: 128Mi, ephemeral-storage: 16Mi}
       limits: {cpu: "1", memory: 512Mi, ephemeral-storage: 64Mi}
     volumeMounts:
+      {{- if eq $root.Values.backup.destination "s3" }}
+      - name: s3
+        mountPath: /etc/jarvis-s3
+        readOnly: true
+      {{- else }}
       - name: backups
         mountPath: /var/backups
         {{- if eq .action "verify" }}
         readOnly: true
         {{- end }}
+      {{- end }}
       {{- include "jarvis.sharedMounts" $root | nindent 6 }}
       - name: values
         mountPath: /etc/jarvis-values
@@ -91,9 +106,16 @@ containers:
         readOnly: true
       {{- end }}
 volumes:
+  {{- if eq $root.Values.backup.destination "s3" }}
+  - name: s3
+    secret:
+      secretName: {{ $root.Values.backup.s3.existing_secret | quote }}
+      defaultMode: 0440
+  {{- else }}
   - name: backups
     persistentVolumeClaim:
       claimName: {{ include "jarvis.backup" $root }}
+  {{- end }}
   {{- include "jarvis.sharedVolumes" $root | nindent 2 }}
   - name: values
     configMap:

@@ -62,9 +62,12 @@ spec:
 
 {{/* The way to the collector of traces, whose address only its name tells: its port. */}}
 {{- define "jarvis.tracingEgress" -}}
-{{- if .Values.tracing.endpoint }}
-{{- $url := urlParse .Values.tracing.endpoint }}
+{{- with .Values.tracing.endpoint }}{{ include "jarvis.urlEgress" . }}{{ end }}
+{{- end }}
+
+{{/* The way to whatever has a URL: its port. Takes the URL. */}}
+{{- define "jarvis.urlEgress" -}}
+{{- $url := urlParse . }}
 {{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) }}
 - ports: [{port: {{ $port | default (ternary 443 80 (eq $url.scheme "https")) }}}]
-{{- end }}
 {{- end }}

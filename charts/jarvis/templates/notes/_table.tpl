@@ -34,8 +34,9 @@ The table at the top of NOTES.txt. A component adds a row: a template `jarvis.no
 {{- define "jarvis.notes.backup" -}}
 {{- with .Values.backup }}
 {{- if .enabled }}
+{{- $place := ternary (printf "in the bucket %s" .s3.bucket) (printf "on a volume of %s" .volume.size) (eq .destination "s3") }}
 {{- $kept := printf "%d hourly, %d daily, %d weekly" (int .retention.hourly) (int .retention.daily) (int .retention.weekly) }}
-{{- list "Backups" (printf "cronjob/%s" (include "jarvis.backupJob" $)) (printf "at %s, %s kept on a volume of %s" .schedule $kept .volume.size) | toJson }}
+{{- list "Backups" (printf "cronjob/%s" (include "jarvis.backupJob" $)) (printf "at %s, %s kept %s" .schedule $kept $place) | toJson }}
 {{- end }}
 {{- end }}
 {{- end }}
