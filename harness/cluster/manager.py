@@ -136,7 +136,8 @@ def load_images(cluster: Cluster, images: Sequence[tuple[str, str]], progress: P
 
 def restart_workloads(cluster: Cluster, progress: Progress) -> None:
     """Restart the pods of every Jarvis there is, so that they run the image that was just loaded under the same tag."""
-    which = ["statefulsets,deployments", "--all-namespaces", "--selector=app.kubernetes.io/name=jarvis"]
+    ours = "app.kubernetes.io/name=jarvis,app.kubernetes.io/component in (crdt,backend)"
+    which = ["statefulsets,deployments", "--all-namespaces", f"--selector={ours}"]
     for item in read_objects(cluster, *which):
         namespace, workload = item["metadata"]["namespace"], f"{item['kind'].lower()}/{item['metadata']['name']}"
         kubectl(cluster, "rollout", "restart", workload, "--namespace", namespace)
