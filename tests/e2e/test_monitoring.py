@@ -35,14 +35,20 @@ def ask(path: str, params: Mapping[str, str] | None = None) -> Any:
 
 
 def pods_of(deployment: Deployment, component: str = "") -> list[dict[str, Any]]:
+    """Return the pods that stay, of all components or of one."""
     selector = "app.kubernetes.io/name=jarvis" + (f",app.kubernetes.io/component={component}" if component else "")
-    pods = deployment.kubectl("get pods", selector=selector)
-    return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    return [pod for pod in deployment.kubectl("get pods", selector=selector) if stays(pod["metadata"])]
+
+
+def stays(metadata: dict[str, Any]) -> bool:
+    """Whether a pod is neither on its way out nor of a job."""
+    owners = {owner["kind"] for owner in metadata.get("ownerReferences", [])}
+    return "deletionTimestamp" not in metadata and "Job" not in owners
 
 
 def test_every_pod_is_ready_where_restricted_is_enforced(deployment: Deployment) -> None:
     def look() -> Done[set[str]] | Pending:
-        pods = [pod for pod in pods_of(deployment) if pod["status"]["phase"] != "Succeeded"]
+        pods = pods_of(deployment)
         waiting = [pod["metadata"]["name"] for pod in pods if conditions_of(pod).get("Ready") != "True"]
         found = {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in pods}
         return Pending(f"not ready: {waiting}; {found}") if waiting or not found >= _COMPONENTS else Done(found)
