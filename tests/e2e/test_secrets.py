@@ -1,4 +1,4 @@
-"""Secrets and certificates that a person made, from files, under names of their choice: no job makes any."""
+"""Secrets and certificates that a person made, from files, under names of their choice: no job makes or renews any."""
 
 import base64
 import json
@@ -29,8 +29,13 @@ _VALUES = {
     "security": {
         "secrets": {
             "source": "existing",
-            "names": {name: f"my-{name.replace('_', '-')}" for name in ("cluster", "encryption", "api_keys")}
-            | {"admin_token": "my-token"},
+            "names": {
+                "cluster": "my-cluster",
+                "encryption": "my-encryption",
+                "backup_key": "my-backup",
+                "api_keys": "my-api-keys",
+                "admin_token": "my-token",
+            },
         },
         "certificates": {
             "source": "existing",
@@ -65,11 +70,12 @@ def create_secret(cluster: Cluster, name: str, **files: Path) -> None:
 def make_secrets(cluster: Cluster, folder: Path) -> None:
     """As docs/security.md says."""
     (folder / "cluster-secret").write_text(os.urandom(32).hex() + "\n")
-    (folder / "encryption-key").write_bytes(base64.b64encode(os.urandom(32)) + b"\n")
+    for name in ("encryption", "backup"):
+        (folder / name).write_bytes(base64.b64encode(os.urandom(32)) + b"\n")
+        create_secret(cluster, f"my-{name}", **{"encryption-key": folder / name})
     created = command("api-key", "create", str(folder / "api-keys.json"), "--name", "admin", "--scope", "admin")
     (folder / "token").write_bytes(subprocess.run(created, env=environment(), capture_output=True, check=True).stdout)
-    secrets = {"cluster": "cluster-secret", "encryption": "encryption-key", "api-keys": "api-keys.json"}
-    for name, entry in {**secrets, "token": "token"}.items():
+    for name, entry in (("cluster", "cluster-secret"), ("api-keys", "api-keys.json"), ("token", "token")):
         create_secret(cluster, f"my-{name}", **{entry: folder / entry})
     authority = Authority(folder / "authority")
     names = {
@@ -97,9 +103,10 @@ def test_it_installs_tests_and_upgrades_with_what_is_there(cluster: Cluster, tmp
         service.write("k", "lww_register", {"assign": 1}, node=_NODE)
         assert 1 == service.read("k", node=_NODE)
 
-    kinds = ("jobs", "cronjobs", "roles", "rolebindings")
-    assert {kind: [] for kind in kinds} == {
-        kind: read_objects(cluster, kind, "--namespace", _NAMESPACE) for kind in kinds
+    kinds = ("cronjobs", "roles", "rolebindings")
+    assert {"cronjobs": ["jarvis-bkp"], "roles": [], "rolebindings": []} == {
+        kind: [item["metadata"]["name"] for item in read_objects(cluster, kind, "--namespace", _NAMESPACE)]
+        for kind in kinds
     }
     after = {secret["metadata"]["name"] for secret in read_objects(cluster, "secrets", "--namespace", _NAMESPACE)}
     assert before == {name for name in after if not name.startswith("sh.helm.release.")}
