@@ -48,7 +48,7 @@ def writing(name: str) -> Iterator[Traffic]:
                     traffic.acknowledged[key] = traffic.acknowledged.get(key, 0) + 1
                 except ServiceError as error:
                     traffic.failures.append(f"{key} {number}: {error.message}")
-                stop.wait(0.05)
+                stop.wait(0.1)  # So that no rate limit is met, however long it takes.
 
     with ThreadPoolExecutor(_WRITERS) as pool:
         writers = [pool.submit(write, f"e2e.{name}.{number}") for number in range(_WRITERS)]
