@@ -1,7 +1,6 @@
 """Where backups are: a folder of a volume. What a kill left behind is no backup, and goes with the next one."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from crdt_service.backup.manifest import NAME, is_id
+from crdt_service.disk.lock import take_lock
 from crdt_service.kernel.error import ConfigError, ServiceError
 
 _MODE = 0o640
@@ -59,18 +59,15 @@ class Folder:
             ServiceError: Another process has it.
         """
         try:
-            descriptor = os.open(self._path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+            descriptor = take_lock(self._path, _MODE)
         except OSError as error:
             raise ConfigError(
                 f"--destination {self._path}: {error.strerror}", "give a folder that this user may write"
             ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
+        if descriptor is None:
             raise ServiceError(
                 "backup_under_way", f"another backup is being written to {self._path}", "wait for its end"
-            ) from error
+            )
         try:
             for path in self._path.iterdir():
                 if path.name.startswith(".") and path.name.endswith((_PART, _GONE)):

@@ -1,9 +1,9 @@
 """The few file operations that the journal needs, so that a test can make each of them fail."""
 
-import fcntl
 import os
 from pathlib import Path
 
+from crdt_service.disk.lock import take_lock
 from crdt_service.kernel.error import ConfigError
 
 _MODE = 0o600
@@ -23,19 +23,16 @@ class Disk:
         """
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+            descriptor = take_lock(self.directory, _MODE)
         except OSError as error:
             raise ConfigError(
                 f"--data-dir {self.directory}: {error.strerror}", "give a directory that this user may write"
             ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
+        if descriptor is None:
             raise ConfigError(
                 f"--data-dir {self.directory}: another process writes there",
                 "stop it, or give each node its own directory",
-            ) from error
+            )
         return descriptor
 
     def names(self) -> list[str]:

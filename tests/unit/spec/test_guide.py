@@ -8,6 +8,7 @@ import yaml
 
 from harness.spec.config import read_config
 from harness.spec.schema import Key, walk
+from tests.chart.matrix import unfold
 
 _ROOT = Path(__file__).parents[3]
 _REFERENCE: dict[str, dict[str, Any]] = yaml.safe_load((_ROOT / "tests/guide/configuration.yaml").read_text())
@@ -15,17 +16,6 @@ _KEYS: dict[str, Key] = {key.dotted: key for key in walk()}
 # What the guide uses elsewhere than in its reference: keys of its scaling example.
 _ELSEWHERE = {"deployment.auto_scaling.target_memory_utilization"}
 _TYPES = {bool: "boolean", int: "integer", str: "string", list: "array"}
-
-
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for dotted, value in flat.items():
-        *above, last = dotted.split(".")
-        place = values
-        for name in above:
-            place = place.setdefault(name, {})
-        place[last] = value
-    return values
 
 
 @pytest.mark.parametrize("dotted", _REFERENCE)
@@ -55,7 +45,7 @@ def test_numbers_have_ranges_and_names_are_choices_where_the_guide_gives_none():
 
 def test_the_whole_reference_is_a_configuration_and_the_default_one(tmp_path: Path):
     path = tmp_path / "cluster-config.yaml"
-    path.write_text(yaml.safe_dump(_nested({dotted: said["default"] for dotted, said in _REFERENCE.items()})))
+    path.write_text(yaml.safe_dump(unfold({dotted: said["default"] for dotted, said in _REFERENCE.items()})))
 
     config = read_config(path)
 
