@@ -66,6 +66,12 @@ def value_of(cluster, key, node=None):
     return cluster.get(f"/v1/keys/{key}" + (f"?node={node}" if node else ""))["value"]
 
 
+def owner_of(cluster, key, number):
+    """One of a key's owners, each in turn."""
+    owners = cluster.get(f"/v1/placement/{key}")["owners"]
+    return owners[number % len(owners)]
+
+
 def metric(cluster, name):
     """The largest of what the nodes show."""
     pattern = re.compile(rf"^{name} (\S+)$", re.MULTILINE)
@@ -74,15 +80,19 @@ def metric(cluster, name):
 
 @contextlib.contextmanager
 def writing(cluster):
-    """Write on every node meanwhile; yields what was acknowledged."""
+    """Write on every node meanwhile; yields what was acknowledged.
+
+    Each key is written on its owners, as the backend does: others hand over what they took, and a backup begins anew.
+    """
     stopping, acknowledged = threading.Event(), []
 
     def write():
         number = 0
         while not stopping.is_set():
-            register(cluster, f"live-{number}", number, cluster.node_ids[number % len(cluster.node_ids)])
+            key = f"live-{number}"
+            register(cluster, key, number, owner_of(cluster, key, number))
             acknowledged.append(number)
-            increment(cluster, "sum", query=f"?node={cluster.node_ids[number % len(cluster.node_ids)]}")
+            increment(cluster, "sum", query=f"?node={owner_of(cluster, 'sum', number)}")
             number += 1
 
     writer = threading.Thread(target=write)
@@ -109,6 +119,7 @@ def cluster(tmp_path_factory):
     with LoopbackCluster(directory, node_count=4, replication_factor=3, tls=True) as running:
         for number in range(300):
             register(running, f"r{number}", number, running.node_ids[number % 4])
+        wait_until(lambda: metric(running, "jarvis_handoff_slots") == 0, "all to be handed over", running.logs)
         yield running
 
 
