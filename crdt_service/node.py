@@ -55,6 +55,7 @@ from crdt_service.wire.message import (
     LeaveRequest,
     MembershipRequest,
     MemberUpdate,
+    Placed,
     PushRequest,
     Reply,
     Request,
@@ -330,7 +331,11 @@ class Node:
         finally:
             self._gossip.closed(channel)
 
-    def _handle(self, other: Identity, request: Request) -> Reply | Coroutine[Any, Any, Reply]:
+    def _handle(
+        self, other: Identity, request: Request | Placed[Request]
+    ) -> Reply | Placed[Reply] | Coroutine[Any, Any, Reply]:
+        if isinstance(request, Placed):
+            raise ServiceError("moved", "this node knows of no placement", "exchange placements first")
         if isinstance(request, MembershipRequest):
             return self._gossip.answer(other.node_id if other.role != BACKEND else "", request)
         if other.role == BACKEND and not isinstance(request, _BACKEND_REQUESTS):

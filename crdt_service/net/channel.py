@@ -13,8 +13,10 @@ from crdt_service.kernel.error import MalformedError, OutcomeUnknownError, Servi
 from crdt_service.telemetry.context import pack_trace
 from crdt_service.telemetry.trace import Kind, current
 from crdt_service.wire.message import (
+    PROTOCOL,
     REQUEST_NAMES,
     FailureReply,
+    Placed,
     Reply,
     Request,
     TracedRequest,
@@ -51,20 +53,34 @@ class Channel:
         node_id: The node at the other end.
         wire: What carries them.
         observe: Hears of each request its name, how many seconds it took, and the code of its error or "".
+        replica: Names the data directory at the other end.
+        protocol: What both ends speak.
 
     Attributes:
         node_id: The node at the other end.
+        replica: Names the data directory there.
+        protocol: What both ends speak.
         closed: Set once no request can be sent any more.
     """
 
-    def __init__(self, node_id: str, wire: Wire, observe: Observe | None = None) -> None:
+    def __init__(
+        self,
+        node_id: str,
+        wire: Wire,
+        observe: Observe | None = None,
+        *,
+        replica: str = "",
+        protocol: int = PROTOCOL,
+    ) -> None:
         self.node_id = node_id
+        self.replica = replica
+        self.protocol = protocol
         self.closed = asyncio.Event()
         self._wire = wire
         self._observe = observe
         self._loop = asyncio.get_running_loop()
         # In the order of sending, so that the first is the oldest. A request that was given up stays until its reply.
-        self._waiting: dict[int, tuple[asyncio.Future[Reply], float]] = {}
+        self._waiting: dict[int, tuple[asyncio.Future[Reply | Placed[Reply]], float]] = {}
         self._ids = itertools.count(1)
         self._timer: asyncio.TimerHandle | None = None
         self._writable = asyncio.Event()
@@ -81,20 +97,29 @@ class Channel:
             OutcomeUnknownError: It was sent, and no reply came.
             ServiceError: The node refused; it changed nothing, unless the code is `concern_not_met`.
         """
+        return (await self.request_placed(0, build)).message
+
+    async def request_placed(self, epoch: int, build: Callable[[int], Request]) -> Placed[Reply]:
+        """As `request`, under the placement of this epoch, 0 for none; return the reply with the epoch it was sent in.
+
+        Raises:
+            ServiceError: As for `request`.
+        """
         if not self._writable.is_set():
             await self._wait_writable()
         if self.closed.is_set() or len(self._waiting) >= IN_FLIGHT_MAX:
             raise UnreachableError(self.node_id)
         number = next(self._ids)
         request = build(number)
+        body = encode_message(Placed(epoch, request) if epoch else request)
         if self._observe is None and current.get() is None:
-            return await self._send(number, encode_message(request))
-        return await self._send_observed(number, request)
+            reply = await self._send(number, body)
+        else:
+            reply = await self._send_observed(number, REQUEST_NAMES[type(request)], body)
+        return reply if isinstance(reply, Placed) else Placed(0, reply)
 
-    async def _send_observed(self, number: int, request: Request) -> Reply:
+    async def _send_observed(self, number: int, name: str, body: bytes) -> Reply | Placed[Reply]:
         """Send a request, tell how long that took, and record it if it belongs to a trace."""
-        name = REQUEST_NAMES[type(request)]
-        body = encode_message(request)
         span = None
         if (parent := current.get()) is not None:
             span = parent.start(name, Kind.CLIENT, {"rpc.system": "jarvis", "server.address": self.node_id})
@@ -114,8 +139,8 @@ class Channel:
                 self._observe(name, self._loop.time() - started, error)
         return reply
 
-    async def _send(self, number: int, body: bytes) -> Reply:
-        waiting: asyncio.Future[Reply] = self._loop.create_future()
+    async def _send(self, number: int, body: bytes) -> Reply | Placed[Reply]:
+        waiting: asyncio.Future[Reply | Placed[Reply]] = self._loop.create_future()
         due = self._loop.time() + REQUEST_SECONDS_MAX
         self._waiting[number] = (waiting, due)
         if self._timer is None:

@@ -14,6 +14,7 @@ from crdt_service.net.credentials import BACKEND_NAME, is_named
 from crdt_service.wire.message import (
     NONCE_BYTES,
     PROTOCOL,
+    PROTOCOL_BEFORE,
     Challenge,
     Hello,
     Proof,
@@ -23,26 +24,37 @@ from crdt_service.wire.message import (
 
 NODE = "node"
 BACKEND = "backend"
+_PROTOCOLS = (PROTOCOL, PROTOCOL_BEFORE)
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who an end of a connection is; `replica` is empty for a backend."""
+    """Who an end of a connection is, and what it speaks.
+
+    Attributes:
+        role: `NODE` or `BACKEND`.
+        node_id: The node's name.
+        replica: Names its data directory; empty for a backend.
+        protocol: The version of the protocol that both ends speak.
+    """
 
     role: str
     node_id: str
     replica: str
+    protocol: int = PROTOCOL
 
 
 async def dial(connection: Connection, secret: bytes, identity: Identity) -> Identity:
-    """Authenticate as the dialling end; return the listening node.
+    """Authenticate as the dialling end, in the identity's protocol; return the listening node.
 
     Raises:
         AuthenticationError: It does not hold the secret.
         CertificateError: Its certificate names another, or it refused ours.
         MalformedError: It speaks something else.
     """
-    hello = Hello(PROTOCOL, identity.role, identity.node_id, identity.replica, secrets.token_bytes(NONCE_BYTES))
+    hello = Hello(
+        identity.protocol, identity.role, identity.node_id, identity.replica, secrets.token_bytes(NONCE_BYTES)
+    )
     connection.send(encode_message(hello))
     try:
         challenge = decode_handshake(await connection.read_frame())
@@ -52,7 +64,7 @@ async def dial(connection: Connection, secret: bytes, identity: Identity) -> Ide
         raise MalformedError("the listener closed the connection: it may speak only TLS") from error
     if not isinstance(challenge, Challenge):
         raise MalformedError("handshake: no challenge")
-    other = Identity(NODE, challenge.node_id, challenge.replica)
+    other = Identity(NODE, challenge.node_id, challenge.replica, identity.protocol)
     _check_names(connection.names, other)
     if not hmac.compare_digest(challenge.proof, _prove(secret, b"listener", hello, challenge)):
         raise AuthenticationError(f"node {challenge.node_id}")
@@ -70,9 +82,9 @@ async def accept(connection: Connection, secret: bytes, identity: Identity) -> I
         EOFError: It closed the connection.
     """
     hello = decode_handshake(await connection.read_frame())
-    if not isinstance(hello, Hello) or hello.protocol != PROTOCOL or hello.role not in (NODE, BACKEND):
+    if not isinstance(hello, Hello) or hello.protocol not in _PROTOCOLS or hello.role not in (NODE, BACKEND):
         raise MalformedError("handshake: no hello of this protocol")
-    other = Identity(hello.role, hello.node_id, hello.replica)
+    other = Identity(hello.role, hello.node_id, hello.replica, hello.protocol)
     _check_names(connection.names, other)
     nonce = secrets.token_bytes(NONCE_BYTES)
     unproved = Challenge(identity.node_id, identity.replica, nonce, bytes(NONCE_BYTES))

@@ -12,6 +12,7 @@ from crdt_service.telemetry.trace import Recorder, Span, current
 from crdt_service.wire.message import (
     REQUEST_NAMES,
     FailureReply,
+    Placed,
     Reply,
     Request,
     TracedRequest,
@@ -23,8 +24,9 @@ from crdt_service.wire.message import (
 # Raising it lets one connection hold more unanswered requests in memory.
 IN_FLIGHT_MAX = 1024
 
+Answer = Reply | Placed[Reply]
 # A reply at once costs no task; a coroutine is run beside the others of its connection.
-Handler = Callable[[Identity, Request], Reply | Coroutine[Any, Any, Reply]]
+Handler = Callable[[Identity, Request | Placed[Request]], Answer | Coroutine[Any, Any, Answer]]
 
 
 class Wire(Protocol):
@@ -85,7 +87,7 @@ class Session:
         if self._recorder is None or parent is None:
             self._answer(request, None)
             return
-        name = REQUEST_NAMES[type(request)]
+        name = REQUEST_NAMES[type(request.message if isinstance(request, Placed) else request)]
         span = self._recorder.start(name, parent, {"rpc.system": "jarvis", "client.address": self._other.node_id})
         token = current.set(span if span.context.is_sampled else None)
         log_token = log_context.set(RequestContext("", *span.context[:2]))
@@ -95,7 +97,7 @@ class Session:
             current.reset(token)
             log_context.reset(log_token)
 
-    def _answer(self, request: Request, span: Span | None) -> None:
+    def _answer(self, request: Request | Placed[Request], span: Span | None) -> None:
         try:
             answer = self._handler(self._other, request)
             if not isinstance(answer, Coroutine):
@@ -124,7 +126,7 @@ class Session:
     def end(self) -> None:
         """Nothing more comes."""
 
-    async def _finish(self, number: int, answer: Coroutine[Any, Any, Reply], span: Span | None) -> None:
+    async def _finish(self, number: int, answer: Coroutine[Any, Any, Answer], span: Span | None) -> None:
         try:
             self._wire.send(encode_message(await answer))
         except ServiceError as error:

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from crdt_service.wire.message import Reply, Request
+from crdt_service.wire.message import Placed, Reply, Request
 
 
 class Channel(Protocol):
-    """An authenticated connection to one node."""
+    """An authenticated connection to one node, whose data directory `replica` names, in a version of the protocol."""
 
     node_id: str
+    replica: str
+    protocol: int
 
     async def request(self, build: Callable[[int], Request]) -> Reply:
         """Send the request that `build` makes of an id; return its reply.
@@ -19,6 +21,10 @@ class Channel(Protocol):
             OutcomeUnknownError: It was sent and the reply is lost.
             ServiceError: The node refused.
         """
+        ...
+
+    async def request_placed(self, epoch: int, build: Callable[[int], Request]) -> Placed[Reply]:
+        """As `request`, under the placement of this epoch; return the reply with the epoch it was sent in."""
         ...
 
 

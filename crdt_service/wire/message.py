@@ -5,8 +5,9 @@ frame; what they mean is checked by the rooms that use them.
 """
 
 import re
+import struct
 from enum import IntEnum
-from typing import Annotated, TypeVar, get_args
+from typing import Annotated, Generic, NamedTuple, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
@@ -20,10 +21,13 @@ NODES_BYTES_MAX = 16 << 10
 NAMES_BYTES_MAX = 64 << 10
 WINDOW_MAX = 28
 NONCE_BYTES = 32
+EPOCH_MAX = 2**53
 GOSSIP_UPDATES_MAX = 64
 # With tombstones; a table of this many, each as long as it may be, takes 3 MiB.
 MEMBERS_MAX = 4096
-PROTOCOL = 3
+PROTOCOL = 4
+# The release before speaks it: without placements, pulses and votes on lives. Goes once no upgrade starts from there.
+PROTOCOL_BEFORE = 3
 CONFLICTS_MAX = 1000
 # Raising it makes one request do more, and others of its connection wait longer for it.
 ITEMS_MAX = 256
@@ -758,6 +762,30 @@ ClientReply = ValueReply | ManyReply | ListReply | ChangesReply | ConflictsReply
 Reply = ClientReply | FailureReply | ReplicationReply | RepairReply | MembershipReply | OperatorReply
 Handshake = Hello | Challenge | Proof
 
+M = TypeVar("M")
+
+
+class Placed(NamedTuple, Generic[M]):
+    """A message about data under a placement, whose epoch travels before it as an unsigned 64-bit MessagePack integer.
+
+    Attributes:
+        epoch: Number of the placement that the sender knew when it sent the message.
+        message: The message.
+        id: The message's id.
+    """
+
+    epoch: int
+    message: M
+
+    @property
+    def id(self) -> int:
+        """The message's id."""
+        return self.message.id  # type: ignore[attr-defined, no-any-return]
+
+
+_PLACED = 0xCF
+_PLACED_BYTE = bytes([_PLACED])
+_EPOCH = struct.Struct(">BQ")
 _encoder = msgspec.msgpack.Encoder()
 _request: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _traceable: msgspec.msgpack.Decoder[Request | TracedRequest] = msgspec.msgpack.Decoder(Request | TracedRequest)
@@ -773,36 +801,38 @@ REQUEST_NAMES: dict[type, str] = {
 }
 
 
-def encode_message(message: Request | TracedRequest | Reply | Handshake) -> bytes:
+def encode_message(message: Request | TracedRequest | Reply | Handshake | Placed[Request] | Placed[Reply]) -> bytes:
     """Return the bytes of a message."""
+    if type(message) is Placed:
+        return _EPOCH.pack(_PLACED, message.epoch) + _encoder.encode(message.message)
     return _encoder.encode(message)
 
 
-def decode_request(data: bytes | bytearray) -> Request:
+def decode_request(data: bytes | bytearray) -> Request | Placed[Request]:
     """Return the request in `data`.
 
     Raises:
         MalformedError: There is none.
     """
-    return _decode(_request, data)
+    return _decode_placed(_request, data) if data[:1] == _PLACED_BYTE else _decode(_request, data)
 
 
-def decode_traceable_request(data: bytes | bytearray) -> Request | TracedRequest:
+def decode_traceable_request(data: bytes | bytearray) -> Request | TracedRequest | Placed[Request]:
     """Return the request in `data`, or what says to which trace it belongs.
 
     Raises:
         MalformedError: There is none.
     """
-    return _decode(_traceable, data)
+    return _decode_placed(_request, data) if data[:1] == _PLACED_BYTE else _decode(_traceable, data)
 
 
-def decode_reply(data: bytes | bytearray) -> Reply:
+def decode_reply(data: bytes | bytearray) -> Reply | Placed[Reply]:
     """Return the reply in `data`.
 
     Raises:
         MalformedError: There is none.
     """
-    return _decode(_reply, data)
+    return _decode_placed(_reply, data) if data[:1] == _PLACED_BYTE else _decode(_reply, data)
 
 
 def decode_handshake(data: bytes | bytearray) -> Handshake:
@@ -833,7 +863,14 @@ def decode_step(data: bytes) -> Step:
     return _decode(_step, data)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes | bytearray) -> T:
+def _decode_placed(decoder: msgspec.msgpack.Decoder[T], data: bytes | bytearray) -> Placed[T]:
+    epoch = int.from_bytes(data[1 : _EPOCH.size], "big")
+    if len(data) <= _EPOCH.size or epoch > EPOCH_MAX:
+        raise MalformedError("message: no epoch of a placement")
+    return Placed(epoch, _decode(decoder, memoryview(data)[_EPOCH.size :]))
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes | bytearray | memoryview) -> T:
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

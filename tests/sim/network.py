@@ -10,7 +10,9 @@ from collections import deque
 from crdt_service.kernel.error import ServiceError, UnreachableError
 from crdt_service.net.channel import Channel
 from crdt_service.wire.message import (
+    PROTOCOL,
     FailureReply,
+    Placed,
     PushRequest,
     decode_reply,
     decode_request,
@@ -82,7 +84,9 @@ class Link:
         self.target = target
         self.closed = asyncio.Event()
         self._network = network
-        self._channel = Channel(target.name, self)
+        self.replica = target.replica.id
+        self.protocol = PROTOCOL
+        self._channel = Channel(target.name, self, replica=self.replica)
         self._out = _Pipe(network, source.name, target.name, self._arrive)
         self._back = _Pipe(network, target.name, source.name, self._return)
 
@@ -91,6 +95,12 @@ class Link:
         if not self.source.is_alive:
             raise UnreachableError(self.node_id)
         return await self._channel.request(build)
+
+    async def request_placed(self, epoch, build):
+        """As the Channel protocol says."""
+        if not self.source.is_alive:
+            raise UnreachableError(self.node_id)
+        return await self._channel.request_placed(epoch, build)
 
     def send(self, body):
         """As the Wire protocol says; the connection may break right after."""
@@ -112,10 +122,11 @@ class Link:
 
     def _arrive(self, frame):
         request = decode_request(frame)
-        self._network.trace("arrive", self.source.name, self.node_id, type(request).__name__, len(frame))
+        inner = request.message if isinstance(request, Placed) else request
+        self._network.trace("arrive", self.source.name, self.node_id, type(inner).__name__, len(frame))
         if self.target.is_alive:
             self.target.spawn(self._answer(request))
-        if isinstance(request, PushRequest) and self._network.random.random() < self._network.duplication:
+        if isinstance(inner, PushRequest) and self._network.random.random() < self._network.duplication:
             delay = self._network.random.uniform(0, DUPLICATE_SECONDS_MAX)
             self._network.loop.call_later(delay, self._arrive_again, request)
 
