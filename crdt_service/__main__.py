@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -21,8 +22,10 @@ from crdt_service.backup.command import add_arguments, run_backup
 from crdt_service.certificates.renewal import Plan, read_wanted, renew
 from crdt_service.kernel.config import (
     Config,
+    check_node_count,
     read_config,
     read_encryption_keys,
+    read_node_count,
     read_plugins,
     read_secret,
     split_address,
@@ -129,7 +132,10 @@ def _back_up(options: argparse.Namespace) -> None:
 def _run_node(options: argparse.Namespace) -> None:
     config = read_config(options.config)
     recorder = _observe(config, "jarvis-crdt", check_node_id(options.node_id))
-    node = Node(
+    listen = split_address(options.listen, "--listen")
+    metrics_listen = split_address(options.metrics_listen, "--metrics-listen")
+    make = partial(
+        Node,
         config,
         read_secret(options.secret_file),
         node_id=options.node_id,
@@ -141,10 +147,35 @@ def _run_node(options: argparse.Namespace) -> None:
         keys=_read_encryption_keys(options),
         recorder=recorder,
         plugins=read_plugins(options.plugins),
+        node_count=_read_node_count(options, config.crdt.cluster_enabled),
     )
-    listen = split_address(options.listen, "--listen")
-    metrics_listen = split_address(options.metrics_listen, "--metrics-listen")
-    _run(lambda stopping: node.run(listen, metrics_listen, stopping), recorder)
+
+    async def serve(stopping: asyncio.Event) -> None:
+        fenced: str | None = ""
+        while fenced is not None:
+            fenced = await make(fenced=fenced).run(listen, metrics_listen, stopping)
+
+    _run(serve, recorder)
+
+
+def _read_node_count(options: argparse.Namespace, is_clustered: bool) -> int:
+    """Return how many nodes there are to be: as a file says, a flag, or else as many as there are addresses.
+
+    Raises:
+        ConfigError: None of them says it.
+    """
+    if not is_clustered:
+        return 1
+    if options.node_count_file is not None:
+        return read_node_count(options.node_count_file)
+    if options.node_count is not None:
+        return check_node_count(options.node_count, "--node-count")
+    if not options.peer:
+        raise ConfigError(
+            "how many nodes there are to be is not given",
+            "give --node-count, --node-count-file, or the address of every node by --peer",
+        )
+    return len({*options.peer, _advertise(options.advertise, options.listen)} - {""})
 
 
 def _advertise(given: str, listen: str) -> str:
@@ -265,6 +296,11 @@ def _parser() -> argparse.ArgumentParser:
     node.add_argument("--advertise", default="", help="HOST:PORT where peers reach it, if it listens everywhere")
     node.add_argument("--zone", default="", help="where it runs; replicas are spread over zones")
     node.add_argument("--metrics-listen", required=True, help="HOST:PORT for probes and metrics")
+    counts = node.add_mutually_exclusive_group()
+    counts.add_argument(
+        "--node-count", help="how many nodes there are to be; as many as addresses are given by --peer if it is not"
+    )
+    counts.add_argument("--node-count-file", type=Path, help="a file that says it, and may change")
     backend = commands.add_parser("backend", parents=[shared], help="serve the API")
     backend.set_defaults(run=_run_backend)
     backend.add_argument("--listen", required=True, help="HOST:PORT of the API")

@@ -9,6 +9,8 @@ import random
 import shutil
 import time
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,10 @@ from crdt_service.api.probe import Probe
 from crdt_service.disk.disk import Disk
 from crdt_service.disk.journal import Journal
 from crdt_service.disk.measured import MeasuredJournal
-from crdt_service.kernel.clock import HybridClock, SystemClock
+from crdt_service.kernel.clock import Clock, HybridClock, SystemClock
 from crdt_service.kernel.config import Config, PluginsConfig
 from crdt_service.kernel.error import ConfigError, ServiceError
-from crdt_service.kernel.ident import check_node_id
+from crdt_service.kernel.ident import check_node_id, new_replica
 from crdt_service.loops.answer import Answerer
 from crdt_service.loops.anti_entropy import keep_fresh
 from crdt_service.loops.backup import BackupSource
@@ -29,10 +31,13 @@ from crdt_service.loops.commit import Committer
 from crdt_service.loops.exchange import Exchange
 from crdt_service.loops.garbage import Collector
 from crdt_service.loops.gossip import Gossip
+from crdt_service.loops.placing import Placer
 from crdt_service.loops.rewrite import rewrite
 from crdt_service.loops.task import end_loops, start_loops
+from crdt_service.loops.transfer import Transfer
+from crdt_service.membership.document import is_below
 from crdt_service.membership.link import Endpoint
-from crdt_service.membership.placement import Placement
+from crdt_service.membership.ownership import Ownership, follow_members
 from crdt_service.membership.swim import Swim
 from crdt_service.membership.table import ALIVE
 from crdt_service.metrics.backup import FAILURE_KEY, SUCCESS_KEY, decode_failure, decode_success
@@ -51,11 +56,14 @@ from crdt_service.telemetry.trace import Recorder
 from crdt_service.wire.message import (
     BackupRequest,
     ClientRequest,
+    DecisionRequest,
     LeaveReply,
     LeaveRequest,
     MembershipRequest,
     MemberUpdate,
     Placed,
+    PlacementRequest,
+    ProposeRequest,
     PushRequest,
     Reply,
     Request,
@@ -66,7 +74,7 @@ from crdt_service.wire.seal import Key
 LOG_BYTES_MAX = 64 << 20
 # Raising it waits longer for slow peers before the process ends.
 DRAIN_SECONDS_MAX = 5.0
-_BACKEND_REQUESTS = ClientRequest
+_BACKEND_REQUESTS = ClientRequest | PlacementRequest
 _log = logging.getLogger(__name__)
 
 
@@ -85,6 +93,8 @@ class Node:
         keys: What encrypts the log, the current one first; the others only read.
         recorder: Starts spans of requests that are traced; None to record none.
         plugins: Where strategies of conflict rules come from, beside the built-in ones.
+        node_count: How many nodes there are to be.
+        fenced: Why its directory was given another name just before, empty if it was not.
     """
 
     def __init__(
@@ -101,6 +111,8 @@ class Node:
         keys: Sequence[Key] = (),
         recorder: Recorder | None = None,
         plugins: PluginsConfig,
+        node_count: int,
+        fenced: str = "",
     ) -> None:
         self._metrics = NodeMetrics()
         self._resolvers = Resolvers(
@@ -115,6 +127,10 @@ class Node:
         clock = SystemClock()
         hybrid = self._hybrid = HybridClock(clock)
         self._node_id = node_id
+        self._zone = zone
+        self._fenced = fenced
+        self._is_fencing = False
+        self._again = asyncio.Event()
         self._data_dir = data_dir
         self._replication_factor = config.crdt.replication_factor if config.crdt.cluster_enabled else 1
         self._phase: Phase = "recovering"
@@ -134,49 +150,96 @@ class Node:
             observer=self._metrics,
             log_bytes_max=LOG_BYTES_MAX,
         )
-        incarnation = int(clock.now_seconds() * 1000)
+        self._wire = partial(
+            self._make_parts,
+            config,
+            secret,
+            peers=peers,
+            advertise=advertise,
+            credentials=credentials,
+            recorder=recorder,
+            clock=clock,
+            randomness=randomness,
+            node_count=node_count if config.crdt.cluster_enabled else 1,
+        )
+
+    def _make_parts(
+        self,
+        config: Config,
+        secret: bytes,
+        *,
+        peers: list[Endpoint],
+        advertise: str,
+        credentials: Credentials | None,
+        recorder: Recorder | None,
+        clock: Clock,
+        randomness: random.Random,
+        node_count: int,
+    ) -> None:
+        """Make what speaks with others, once the log has told how this directory is called."""
+        node_id, replica = self._node_id, self._replica
         gossip = config.crdt.gossip
+        incarnation = int(clock.now_seconds() * 1000)
         self._swim = Swim(
-            MemberUpdate(
-                node_id, self._journal.replica, advertise, zone, incarnation, is_leaving=False, liveness=ALIVE
-            ),
+            MemberUpdate(node_id, replica.id, advertise, self._zone, incarnation, is_leaving=False, liveness=ALIVE),
             interval_seconds=gossip.interval_seconds if gossip.enabled else math.inf,
             fanout=gossip.fanout,
             randomness=randomness,
             now=time.monotonic(),
         )
         self._exchange = Exchange(
+            node_id, self._committer, replica, ownership=self._follow_members(), randomness=randomness
+        )
+        self._transfer = Transfer(
             node_id,
             self._store,
             self._committer,
-            self._replica,
-            placement=self._place(),
+            replica,
+            self._exchange,
             observer=self._metrics,
             sync_interval_seconds=config.crdt.sync_interval_seconds,
             randomness=randomness,
         )
+        self._placer = Placer(
+            node_id,
+            zone=self._zone,
+            node_count=node_count,
+            factor=self._replication_factor,
+            store=self._store,
+            replica=replica,
+            committer=self._committer,
+            exchange=self._exchange,
+            transfer=self._transfer,
+            zones=self._swim.zones,
+            randomness=randomness,
+            on_objection=self._fence,
+        )
         self._collector = Collector(
             node_id,
             self._store,
-            self._committer,
-            self._replica,
-            self._exchange,
+            committer=self._committer,
+            replica=replica,
+            exchange=self._exchange,
+            transfer=self._transfer,
             clock=clock,
             observer=self._metrics,
             randomness=randomness,
             is_complete=lambda: all(member.state in ("alive", "left") for member in self._swim.members()),
+            on_rebuilt=self._follow_rebuilt,
         )
         self._answerer = Answerer(
             node_id,
             self._store,
-            self._committer,
-            self._replica,
-            self._exchange,
+            committer=self._committer,
+            replica=replica,
+            exchange=self._exchange,
+            transfer=self._transfer,
+            placer=self._placer,
             collector=self._collector,
             epoch=1 + randomness.getrandbits(52),
         )
-        self._backup = BackupSource(self._store, clock, lambda: self._exchange.is_synced)
-        identity = Identity(NODE, node_id, self._journal.replica)
+        self._backup = BackupSource(self._store, clock, lambda: self._placer.is_ready)
+        identity = Identity(NODE, node_id, replica.id)
         self._server = Server(identity, secret, self._handle, credentials, recorder)
         discover = resolve_fixed(peers) if peers else resolve_dns(config.peer_service, config.peer_port)
         is_clustered = config.crdt.cluster_enabled
@@ -190,26 +253,34 @@ class Node:
             credentials=credentials,
         )
         self._gossip = Gossip(self._swim, self._mesh.channels, time.monotonic)
-        self._gossip.subscribe(lambda: self._exchange.place(self._place()))
+        self._gossip.subscribe(self._place)
 
-    async def run(self, listen: Endpoint, metrics_listen: Endpoint, stopping: asyncio.Event) -> None:
+    async def run(self, listen: Endpoint, metrics_listen: Endpoint, stopping: asyncio.Event) -> str | None:
         """Serve until `stopping` is set, then answer what is queued and close.
+
+        Returns:
+            None; or why this directory was given another name, and a new `Node` is to be started with it.
 
         Raises:
             ConfigError: An address cannot be listened on.
             OSError: The disk failed.
         """
-        probe = Probe(lambda: self._phase == "serving", self._show_health, self._render)
-        probing = asyncio.create_task(HttpServer(probe, *metrics_listen, describe_error).run_until(stopping))
-        probing.add_done_callback(lambda _: stopping.set())
+        probe = Probe(lambda: self._phase == "serving" and self._placer.is_ready, self._show_health, self._render)
+        ending = asyncio.Event()
+        watching = asyncio.create_task(_set_after(ending, stopping, self._again))
+        probing = asyncio.create_task(HttpServer(probe, *metrics_listen, describe_error).run_until(ending))
+        probing.add_done_callback(lambda _: ending.set())
         try:
-            await self._recover(stopping)
-            if not stopping.is_set():
-                await self._serve(listen, stopping)
+            await self._recover(ending)
+            if not ending.is_set():
+                self._wire()
+                await self._serve(listen, ending)
         finally:
-            stopping.set()
+            ending.set()
+            watching.cancel()
             self._journal.close()
             await probing
+        return self._fenced if self._again.is_set() and not stopping.is_set() else None
 
     async def _recover(self, stopping: asyncio.Event) -> None:
         """Replay the log beside the probes, which say so meanwhile; give up once `stopping` is set."""
@@ -236,6 +307,8 @@ class Node:
             self._committer.run(),
             self._mesh.run(),
             self._gossip.run(),
+            self._placer.run(),
+            self._begin(),
             self._collector.run(),
             self._metrics.watch_loop(),
             keep_fresh(self._store),
@@ -262,8 +335,49 @@ class Node:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS_MAX):
                 await self._exchange.drain()
-        if self._node_id not in self._swim.placement_members() and not self._exchange.surplus:
+        if self._is_leaving() and not self._transfer.surplus:
             await self._gossip.depart()
+
+    async def _begin(self) -> None:
+        """Have others vouch for this directory; until then it serves nothing."""
+        if self._journal.damage:
+            self._fence(self._journal.damage)
+            return
+        await self._placer.voucher.start()
+        await asyncio.Event().wait()
+
+    def _is_leaving(self) -> bool:
+        """Tell whether nothing is placed on this node, nor will be."""
+        document = self._placer.document
+        if document is None:
+            return self._node_id not in self._swim.placement_members()
+        return not self._placer.has_seat and not is_below(self._node_id, document.old.node_count)
+
+    def _fence(self, reason: str) -> None:
+        """Give this directory another name, since it is not what others know it for; then start again with it."""
+        if self._is_fencing:
+            return
+        self._is_fencing = True
+        self._fenced = reason
+        self._placer.fence(reason)
+        self._metrics.on_fenced()
+        _log.error("this volume is not what it was: %s. It gets a new seat, and what it holds is joined back", reason)
+        self._fencing = asyncio.create_task(self._rename())
+
+    async def _rename(self) -> None:
+        name = new_replica(self._node_id, random.SystemRandom())
+        while not await self._committer.rename(name):  # noqa: ASYNC110 - the disk is full, and does not tell of room.
+            await asyncio.sleep(1.0)
+        self._journal.clear_damage()
+        self._again.set()
+
+    def _follow_rebuilt(self) -> None:
+        """Fetch everything again; under a placement as another directory."""
+        if self._placer.document is None:
+            self._transfer.refill()
+            return
+        self._fenced = "it was away while others forgot what they purged"
+        self._again.set()
 
     async def _listen(self, listen: Endpoint) -> int:
         try:
@@ -274,12 +388,17 @@ class Node:
             ) from error
 
     def _render(self) -> bytes:
+        if self._phase == "recovering":
+            return self._metrics.render()
         self._metrics.set_members([member.state for member in self._swim.members()])
         self._metrics.set_plugins(self._resolvers.states())
         self._metrics.set_links([link.state for link in self._mesh.peers()])
         vacant = len(self._store.vacant)
         self._metrics.set_keys(sum(map(len, self._store.slots)) - vacant, vacant)
-        self._metrics.set_placement(len(self._exchange.surplus), self._exchange.count_under_replicated())
+        document = self._placer.document
+        lost = 0 if document is None else len(document.lost)
+        self._metrics.set_decision(self._replica.epoch, sum(self._placer.missing().values()), lost)
+        self._metrics.set_placement(len(self._transfer.surplus), self._transfer.count_under_replicated())
         volume = shutil.disk_usage(self._data_dir)
         self._metrics.set_backup(
             decode_success(self._read(SUCCESS_KEY)),
@@ -302,11 +421,19 @@ class Node:
             log_bytes_max=LOG_BYTES_MAX,
             snapshot_bytes=self._journal.snapshot_bytes,
             free_bytes=shutil.disk_usage(self._data_dir).free,
-            is_synced=self._exchange.is_synced,
-            surplus_slots=len(self._exchange.surplus),
-            members=[member.state for member in self._swim.members()],
             needed=self._replication_factor,
         )
+        if self._phase != "recovering":
+            is_placed, placement = self._placer.judge()
+            facts = replace(
+                facts,
+                is_synced=self._transfer.is_synced,
+                surplus_slots=len(self._transfer.surplus),
+                members=[member.state for member in self._swim.members()],
+                is_placed=is_placed,
+                placement=placement,
+                fenced=self._fenced,
+            )
         status, checks = judge_node(facts)
         return NodeHealthView(status, self._node_id, checks)
 
@@ -316,10 +443,17 @@ class Node:
                 raise ServiceError("last_member", "the last node cannot leave", "start another one first")
         elif self._node_id in self._swim.placement_members():
             await self._gossip.leave()
-        return LeaveReply(request.id, len(self._exchange.surplus))
+        return LeaveReply(request.id, len(self._transfer.surplus))
 
-    def _place(self) -> Placement:
-        return Placement(self._swim.placement_members(), self._replication_factor)
+    def _follow_members(self) -> Ownership:
+        return follow_members(self._swim.placement_members(), self._replication_factor)
+
+    def _place(self) -> None:
+        """Follow the live members, as long as no document says who owns what."""
+        if self._placer.document is None:
+            ownership = self._follow_members()
+            self._exchange.place(ownership)
+            self._transfer.place(ownership)
 
     def _learn(self) -> dict[str, Endpoint]:
         return self._gossip.endpoints()
@@ -333,9 +467,10 @@ class Node:
 
     def _handle(
         self, other: Identity, request: Request | Placed[Request]
-    ) -> Reply | Placed[Reply] | Coroutine[Any, Any, Reply]:
+    ) -> Reply | Placed[Reply] | Coroutine[Any, Any, Reply] | Coroutine[Any, Any, Placed[Reply]]:
+        epoch = 0
         if isinstance(request, Placed):
-            raise ServiceError("moved", "this node knows of no placement", "exchange placements first")
+            epoch, request = request
         if isinstance(request, MembershipRequest):
             return self._gossip.answer(other.node_id if other.role != BACKEND else "", request)
         if other.role == BACKEND and not isinstance(request, _BACKEND_REQUESTS):
@@ -346,4 +481,17 @@ class Node:
             return self._backup.answer(request)
         if isinstance(request, LeaveRequest):
             return self._leave(request)
-        return self._answerer.answer(request)
+        if isinstance(request, DecisionRequest | ProposeRequest):
+            return self._placer.answer(other.node_id, other.replica, request)
+        return self._answerer.answer(request, epoch)
+
+
+async def _set_after(event: asyncio.Event, *others: asyncio.Event) -> None:
+    """Set an event once one of others is."""
+    waiting = [asyncio.create_task(other.wait()) for other in others]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        event.set()
+    finally:
+        for task in waiting:
+            task.cancel()

@@ -138,7 +138,7 @@ class LoopbackCluster:
             "node",
             *("--config", str(self.config_file), "--secret-file", str(self.secret_file)),
             *("--node-id", name, "--data-dir", str(self.directory / name), "--zone", f"zone-{name[-1]}"),
-            *("--plugins", str(self.plugins_file)),
+            *("--plugins", str(self.plugins_file), "--node-count", str(len(self.node_ids))),
             *("--listen", f"127.0.0.1:{peer_port}", "--metrics-listen", f"127.0.0.1:{metrics_port}"),
             *(argument for file in self.key_files for argument in ("--encryption-key-file", str(file))),
             *self._peers(peers),

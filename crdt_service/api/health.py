@@ -53,6 +53,9 @@ class NodeFacts:
         surplus_slots: Slots that it holds something of and does not own.
         members: State of each member.
         needed: Owners of each key.
+        is_placed: Whether the placement is as it should be.
+        placement: What is told of it.
+        fenced: Why this node's volume got a new name since the process started, empty if it did not.
     """
 
     phase: Phase
@@ -63,10 +66,13 @@ class NodeFacts:
     log_bytes_max: int
     snapshot_bytes: int
     free_bytes: int
-    is_synced: bool
-    surplus_slots: int
-    members: Sequence[str]
     needed: int
+    is_synced: bool = False
+    surplus_slots: int = 0
+    members: Sequence[str] = ()
+    is_placed: bool = False
+    placement: str = ""
+    fenced: str = ""
 
 
 def judge_node(facts: NodeFacts) -> tuple[Status, list[Check]]:
@@ -108,6 +114,12 @@ def judge_node(facts: NodeFacts) -> tuple[Status, list[Check]]:
             "all that this node owns is here"
             if facts.is_synced
             else "this node is still fetching some of what it owns: reads of it are answered by others",
+        ),
+        Check("placement", facts.is_placed, facts.placement),
+        Check(
+            "volume",
+            not facts.fenced or facts.is_placed,
+            f"it got a new seat: {facts.fenced}" if facts.fenced else "it is as other members know it",
         ),
         Check("handed_over", not facts.surplus_slots, f"{facts.surplus_slots} slots are still to be handed over"),
         Check(

@@ -12,7 +12,7 @@ from crdt_service.api.proximity import Kind, Proximity
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError, UnreachableError
 from crdt_service.kernel.slot import slot_of
 from crdt_service.membership.link import Link
-from crdt_service.membership.placement import Placement
+from crdt_service.membership.ownership import Ownership
 from crdt_service.membership.table import Member
 from crdt_service.replication.listing import merge_keys
 from crdt_service.replication.port import Channel
@@ -36,7 +36,16 @@ from crdt_service.wire.message import (
 )
 
 # Refusals that say more about the node than about the write.
-_ELSEWHERE = {"storage_full", "overloaded", "stopping", "node_unreachable", "too_few_owners", "syncing", "behind"}
+_ELSEWHERE = {
+    "storage_full",
+    "overloaded",
+    "stopping",
+    "node_unreachable",
+    "too_few_owners",
+    "syncing",
+    "behind",
+    "fenced",
+}
 # Of keys that did not fit into an answer.
 _UNREAD = FailureReply(0, "unread", "", "")
 # A route found is used for so long. Raising it costs less, and asks closed channels and slow nodes for longer, in vain.
@@ -86,7 +95,7 @@ class Cluster(Protocol):
     """Who is in the cluster, and who owns which slot; both may be empty at first."""
 
     @property
-    def placement(self) -> Placement:
+    def placement(self) -> Ownership:
         """The owners of every slot."""
         ...
 
@@ -114,7 +123,7 @@ class Router:
         self._routes_of = 0
 
     @property
-    def placement(self) -> Placement:
+    def placement(self) -> Ownership:
         """The owners of every slot."""
         return self._cluster.placement
 

@@ -63,6 +63,7 @@ class Journal:
         self.log_bytes = 0
         self.snapshot_bytes = 0
         self.needs_rewrite = False
+        self.damage = ""
         self._lock = disk.lock()
         try:
             self.replica = self._read_meta(node_id)
@@ -177,6 +178,10 @@ class Journal:
             if old.startswith(("log-", "snapshot-")) and _number_of(old) < number:
                 self._disk.remove(old)
         self._disk.sync_directory()
+
+    def clear_damage(self) -> None:
+        """Forget that damage was found."""
+        self.damage = ""
 
     def close(self) -> None:
         """Release the directory."""

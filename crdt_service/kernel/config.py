@@ -12,6 +12,7 @@ from msgspec import Meta
 from crdt_service.kernel.error import ConfigError
 
 SECRET_BYTES_MIN = 32
+NODES_MAX = 1000
 _CONFIG_BYTES_MAX = 1 << 20
 _T = TypeVar("_T")
 
@@ -207,6 +208,26 @@ def read_encryption_keys(path: Path) -> list[bytes]:
     current = path / "encryption-key"
     others = sorted(each for each in path.iterdir() if each.name[:1] != "." and each != current)
     return [read_encryption_key(each) for each in (current, *others)]
+
+
+def read_node_count(path: Path) -> int:
+    """Return how many nodes there are to be, as a file says.
+
+    Raises:
+        ConfigError: The file is missing, unreadable, or holds no count.
+    """
+    return check_node_count(_read_file(path, "file of the node count").decode(errors="replace").strip(), str(path))
+
+
+def check_node_count(text: str, where: str) -> int:
+    """Return the number of nodes in a text, 1 to 1000.
+
+    Raises:
+        ConfigError: It is none; `where` says where it was given.
+    """
+    if not text.isdecimal() or not 1 <= int(text) <= NODES_MAX:
+        raise ConfigError(f"{where}: {text[:40]!r} is no number of nodes", f"give 1 to {NODES_MAX}")
+    return int(text)
 
 
 def split_address(text: str, flag: str) -> tuple[str, int]:

@@ -1,7 +1,6 @@
 """A node's answers to requests, whatever carried them."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -12,13 +11,16 @@ from crdt_service.kernel.ident import check_key
 from crdt_service.loops.anti_entropy import refresh
 from crdt_service.loops.changes import ChangeStream
 from crdt_service.loops.commit import Committer
-from crdt_service.loops.exchange import CONCERN_SECONDS_MAX, Exchange, send_states
+from crdt_service.loops.deciding import check_epoch
+from crdt_service.loops.exchange import CONCERN_SECONDS_MAX, Exchange, send_states, under
 from crdt_service.loops.garbage import Collector
+from crdt_service.loops.placing import Placer
+from crdt_service.loops.transfer import Transfer
 from crdt_service.loops.writing import Writer, show
 from crdt_service.replication import repair
 from crdt_service.replication.commits import PUSH_BYTES_MAX, group_deltas
 from crdt_service.replication.listing import answer_conflicts, answer_list
-from crdt_service.replication.port import Channel
+from crdt_service.replication.port import Requester
 from crdt_service.replication.replica import Replica
 from crdt_service.replication.snapshot import Snapshots
 from crdt_service.store.scan import encode_digest
@@ -36,6 +38,7 @@ from crdt_service.wire.message import (
     ListRequest,
     OwnershipReply,
     OwnershipRequest,
+    Placed,
     ProgressReply,
     ProgressRequest,
     PurgeRequest,
@@ -43,6 +46,7 @@ from crdt_service.wire.message import (
     PushRequest,
     ReadManyRequest,
     ReadRequest,
+    RepairRequest,
     Reply,
     RestoreReply,
     RestoreRequest,
@@ -55,12 +59,18 @@ from crdt_service.wire.message import (
     VoteRequest,
     WriteManyRequest,
     WriteRequest,
+    WritingRequest,
 )
 
 # Of one owner in one read with a quorum, beginnings anew included. Raising it reads larger keys, 1 MiB for each, and
 # holds them in memory for each owner asked.
 STATE_PARTS_MAX = 256
+_GATHER_AGAIN_SECONDS = 0.02
 
+# Requests about data between nodes: they count only under one placement.
+PlacedRequest = PushRequest | StateRequest | RepairRequest | VoteRequest | PurgeRequest
+# What clients ask of keys; listings and changes show what is here, whoever owns it.
+ServedRequest = ReadRequest | ReadManyRequest | WritingRequest | ExplainRequest
 Answer = Reply | Coroutine[Any, Any, Reply]
 
 
@@ -68,6 +78,7 @@ class Answerer:
     """Answers as a node does.
 
     Args:
+        placer: Knows which placement holds, and whether this node serves.
         epoch: Names this run of the process to readers of its changes; never the same again, and not 0.
     """
 
@@ -75,10 +86,12 @@ class Answerer:
         self,
         node_id: str,
         store: Store,
+        *,
         committer: Committer,
         replica: Replica,
         exchange: Exchange,
-        *,
+        transfer: Transfer,
+        placer: Placer,
         collector: Collector,
         epoch: int,
     ) -> None:
@@ -87,8 +100,10 @@ class Answerer:
         self._committer = committer
         self._replica = replica
         self._exchange = exchange
+        self._transfer = transfer
+        self._placer = placer
         self._snapshots = Snapshots()
-        writer = Writer(store, committer, exchange, self._gather)
+        writer = Writer(store, committer, exchange, transfer, self._gather)
         stream = ChangeStream(store, epoch)
         self._answers: dict[type[StoreRequest], Callable[[Any], Answer]] = {
             ReadRequest: self._read,
@@ -104,7 +119,7 @@ class Answerer:
             ProgressRequest: lambda request: ProgressReply(request.id, replica.progress.get(request.replica, 0)),
             StateRequest: self._show_states,
             OwnershipRequest: lambda request: OwnershipReply(
-                request.id, exchange.epoch, repair.encode_slots(exchange.kept)
+                request.id, exchange.version, repair.encode_slots(transfer.kept)
             ),
             RootRequest: self._show_root,
             SumRequest: partial(repair.answer_sums, store),
@@ -116,17 +131,34 @@ class Answerer:
             ChangesRequest: stream.answer,
         }
 
-    def answer(self, request: StoreRequest) -> Answer:
+    def answer(
+        self, request: StoreRequest, epoch: int = 0
+    ) -> Answer | Placed[Reply] | Coroutine[Any, Any, Placed[Reply]]:
         """Return the reply to a request, or what to await for it where it waits for something.
+
+        Args:
+            request: What is asked.
+            epoch: Of the placement under which it was sent, 0 for none; the reply has that under which it is sent.
 
         Raises:
             ServiceError: It was refused and changed nothing, unless its code says otherwise.
         """
-        return self._answers[type(request)](request)
+        if isinstance(request, PlacedRequest):
+            self._placer.check_epoch(epoch)
+        elif isinstance(request, ServedRequest):
+            self._placer.check_serving()
+        answer = self._answers[type(request)](request)
+        if not epoch:
+            return answer
+        return self._place(answer) if isinstance(answer, Coroutine) else Placed(self._replica.epoch, answer)
+
+    async def _place(self, answer: Coroutine[Any, Any, Reply]) -> Placed[Reply]:
+        reply = await answer
+        return Placed(self._replica.epoch, reply)
 
     def _read(self, request: ReadRequest) -> Answer:
         if request.concern is Concern.ONE:
-            self._exchange.check_synced(request.key)
+            self._transfer.check_synced(request.key)
             return show(request.id, self._store.read(request.key))
         return self._read_quorum(request)
 
@@ -143,7 +175,7 @@ class Answerer:
         return RestoreReply(request.id, await self._committer.join_states(request.deltas))
 
     def _explain(self, request: ExplainRequest) -> Reply:
-        self._exchange.check_synced(request.key)
+        self._transfer.check_synced(request.key)
         return show(request.id, self._store.read(request.key, explain=True))
 
     async def _list(self, request: ListRequest) -> Reply:
@@ -162,7 +194,8 @@ class Answerer:
 
     def _show_states(self, request: StateRequest) -> Reply:
         self._check_agreed(request.agreed)
-        self._exchange.check_synced(request.key)
+        if not self._replica.epoch:  # Under a placement an owner that has not copied yet counts, too.
+            self._transfer.check_synced(request.key)
         digest = _digest(self._store, request.key)
         if not request.snapshot and request.digest == digest:
             return StateReply(request.id, digest, [])
@@ -170,66 +203,85 @@ class Answerer:
         return StateReply(request.id, digest, *self._snapshots.serve(request.snapshot, request.part, encode))
 
     async def _show_root(self, request: RootRequest) -> Reply:
+        epoch = self._replica.epoch
         await refresh(self._store)
+        check_epoch(self._replica.epoch, epoch)
         return repair.answer_root(self._store, request)
 
     async def _gather(self, key: str, concern: Concern) -> None:
         """Join the states of as many owners as `concern` asks, and give each of them what it lacks.
 
-        So whatever a quorum has acknowledged is read, and nothing that was read is unread later.
+        So whatever a quorum has acknowledged is read, and nothing that was read is unread later. If the placement
+        changes meanwhile, its owners are asked again from nothing.
 
         Raises:
             ServiceError: Too few owners answered.
         """
-        self._exchange.check(check_key(key), concern)
-        owners = self._exchange.owners(key)
-        self._exchange.check_synced(key)
-        missing = self._exchange.needed(concern) - (self._node_id in owners)
-        digest = _digest(self._store, key)
-        agreed = self._replica.agreed
-        waiting = {
-            asyncio.create_task(_ask_states(channel, key, digest, agreed))
-            for node_id, channel in self._exchange.channels.items()
-            if node_id in owners
-        }
-        answers: list[_States] = []
-        held = 0
+        check_key(key)
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CONCERN_SECONDS_MAX):
-                    while waiting and len(answers) < missing:
-                        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                        answers += [answer for task in done if (answer := task.result()) is not None]
-                    held = await self._spread(key, answers)
+            async with asyncio.timeout(CONCERN_SECONDS_MAX):
+                while not await self._gather_once(key, concern):
+                    pass
+        except TimeoutError as error:
+            raise ServiceError(
+                "concern_not_met", "too few of the key's owners answered in time", "read again later"
+            ) from error
+
+    async def _gather_once(self, key: str, concern: Concern) -> bool:
+        """Return whether a quorum has answered under one placement, and holds what all of them have answered.
+
+        Raises:
+            ServiceError: Too few owners are reachable.
+        """
+        exchange, version = self._exchange, self._exchange.version
+        exchange.check(key, concern)
+        if not self._replica.epoch:
+            self._transfer.check_synced(key)
+        names = {name for group in exchange.groups(key) for name in group.owners}
+        me = {exchange.me} & names if exchange.is_voting else set[str]()
+        digest, agreed, epoch = _digest(self._store, key), self._replica.agreed, self._replica.epoch
+        waiting = {
+            asyncio.create_task(_ask_states(name, under(peer.channel, epoch), key, digest, agreed))
+            for name, peer in exchange.peers.items()
+            if name in names
+        }
+        answers: dict[str, _States] = {}
+        try:
+            while waiting and not exchange.is_quorum(key, concern, (me | answers.keys()).__contains__):
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                answers |= {answer.name: answer for task in done if (answer := task.result()) is not None}
         finally:
             for task in waiting:
                 task.cancel()
-        if held < missing:
-            raise ServiceError(
-                "concern_not_met", f"owners that answered: {held} of {missing} that are needed", "read again later"
-            )
+        held = me | await self._spread(key, list(answers.values()))
+        if version == exchange.version and exchange.is_quorum(key, concern, held.__contains__):
+            return True
+        await asyncio.sleep(_GATHER_AGAIN_SECONDS)
+        return False
 
-    async def _spread(self, key: str, answers: list["_States"]) -> int:
-        """Join what owners answered, then have each of them join what it lacks; return how many hold it all then."""
+    async def _spread(self, key: str, answers: list["_States"]) -> set[str]:
+        """Join what owners answered, then have each of them join what it lacks; return who holds it all then."""
         for news in group_deltas((delta for answer in answers for delta in answer.deltas), PUSH_BYTES_MAX):
             await self._committer.join_states(news)
         joined = _digest(self._store, key)
-        lacking = [answer.channel for answer in answers if answer.digest != joined]
+        lacking = [answer for answer in answers if answer.digest != joined]
         groups = list(group_deltas(self._store.split_key(key, PUSH_BYTES_MAX), PUSH_BYTES_MAX)) if lacking else []
-        taken = await asyncio.gather(*(_send_all(channel, groups, self._replica) for channel in lacking))
-        return len(answers) - taken.count(False)
+        taken = await asyncio.gather(*(_send_all(answer.channel, groups, self._replica) for answer in lacking))
+        failed = {answer.name for answer, is_taken in zip(lacking, taken, strict=True) if not is_taken}
+        return {answer.name for answer in answers} - failed
 
 
 @dataclass(frozen=True, slots=True)
 class _States:
     """What an owner answered: the digest of what it holds, and all of that unless it is what we hold."""
 
-    channel: Channel
+    name: str
+    channel: Requester
     digest: bytes
     deltas: list[Delta]
 
 
-async def _ask_states(channel: Channel, key: str, digest: bytes, agreed: int) -> _States | None:
+async def _ask_states(name: str, channel: Requester, key: str, digest: bytes, agreed: int) -> _States | None:
     """Return what an owner holds, None if it does not say."""
     snapshot = part = 0
     for _ in range(STATE_PARTS_MAX):
@@ -239,7 +291,7 @@ async def _ask_states(channel: Channel, key: str, digest: bytes, agreed: int) ->
         except ServiceError:
             return None
         if not snapshot or reply.snapshot not in {snapshot, 0}:
-            states = _States(channel, reply.digest, [])
+            states = _States(name, channel, reply.digest, [])
         states.deltas.extend(reply.deltas)
         if not reply.snapshot:
             return states
@@ -248,7 +300,7 @@ async def _ask_states(channel: Channel, key: str, digest: bytes, agreed: int) ->
     return None
 
 
-async def _send_all(channel: Channel, groups: list[list[Delta]], replica: Replica) -> bool:
+async def _send_all(channel: Requester, groups: list[list[Delta]], replica: Replica) -> bool:
     """Return whether an owner took all of it."""
     try:
         return not any([await send_states(channel, deltas, replica) for deltas in groups])

@@ -4,13 +4,13 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 from crdt_service.kernel.error import MalformedError, ServiceError
 from crdt_service.replication import repair
 from crdt_service.replication.budget import Budget
 from crdt_service.replication.commits import delta_bytes
-from crdt_service.replication.port import Channel, Observer
+from crdt_service.replication.port import Observer, Requester
 from crdt_service.replication.repair import Difference, Node, Slots
 from crdt_service.store.store import Store
 from crdt_service.store.tree import SLOT_DEPTH, Tree
@@ -40,13 +40,23 @@ SNAPSHOTS_BEGUN_MAX = 8
 SLOT_REPLIES_MAX = 16
 
 
+class Refused(NamedTuple):
+    """How many states were left out because they broke a rule: of the peer's here, of this node's there."""
+
+    here: int
+    there: int
+
+
+_NONE = Refused(0, 0)
+
+
 class AntiEntropy:
     """Repairs with all peers.
 
     Args:
         store: The states.
         observer: Learns how many bytes moved.
-        join: Joins a peer's deltas durably.
+        join: Joins a peer's deltas durably; returns how many this node refused.
         push: Has a peer join deltas durably; returns how many it refused.
         agreed: Returns the newest agreement to purge that is known here.
     """
@@ -56,8 +66,8 @@ class AntiEntropy:
         store: Store,
         observer: Observer,
         *,
-        join: Callable[[list[Delta]], Awaitable[object]],
-        push: Callable[[Channel, list[Delta]], Awaitable[int]],
+        join: Callable[[list[Delta]], Awaitable[int]],
+        push: Callable[[Requester, list[Delta]], Awaitable[int]],
         agreed: Callable[[], int] = int,
     ) -> None:
         self._store = store
@@ -70,7 +80,7 @@ class AntiEntropy:
         # Which bits of sums each peer was shown last; the next time it is shown others.
         self._windows: dict[str, int] = {}
 
-    async def repair(self, channel: Channel, slots: Slots, *, is_pulled: bool = True) -> int:
+    async def repair(self, channel: Requester, slots: Slots, *, is_pulled: bool = True) -> Refused:
         """Make both sides equal in some slots (all if None), but for what is written meanwhile.
 
         Unless `is_pulled`, only the peer gets what it lacks.
@@ -78,7 +88,7 @@ class AntiEntropy:
         With one peer, one repair at a time; others wait for their turn.
 
         Returns:
-            How many states the peer refused.
+            How many states either side refused.
 
         Raises:
             ServiceError: The peer left, refused or answered nonsense; the next repair goes on.
@@ -88,9 +98,9 @@ class AntiEntropy:
             root = repair.encode_root(self._store, slots)
             build = partial(RootRequest, slots=repair.encode_slots(slots))
             theirs = cast(RootReply, await self._ask(channel, build)).root
-            return 0 if theirs == root else await self._equalize(channel, slots, theirs, is_pulled=is_pulled)
+            return _NONE if theirs == root else await self._equalize(channel, slots, theirs, is_pulled=is_pulled)
 
-    async def _equalize(self, channel: Channel, slots: Slots, root: bytes, *, is_pulled: bool) -> int:
+    async def _equalize(self, channel: Requester, slots: Slots, root: bytes, *, is_pulled: bool) -> Refused:
         window = self._windows[channel.node_id] = WINDOW_MAX - self._windows.get(channel.node_id, 0)
         found = repair.begin(window, root)
         for depth in range(SLOT_DEPTH):
@@ -104,11 +114,12 @@ class AntiEntropy:
             while found.nodes:
                 depth += 1
                 await self._descend(channel, slots, depth, found)
-            refused += await self._transfer(channel, found, is_pulled=is_pulled)
+            more = await self._transfer(channel, found, is_pulled=is_pulled)
+            refused = Refused(refused.here + more.here, refused.there + more.there)
         return refused
 
     async def _descend(
-        self, channel: Channel, slots: Slots, depth: int, found: Difference, replies_max: int = sys.maxsize
+        self, channel: Requester, slots: Slots, depth: int, found: Difference, replies_max: int = sys.maxsize
     ) -> list[Node]:
         """Replace the nodes of `depth` by those one deeper that differ; return those that no reply came to."""
         nodes, found.nodes = found.nodes, []
@@ -124,11 +135,11 @@ class AntiEntropy:
             replies_max -= 1
         return nodes
 
-    async def _transfer(self, channel: Channel, found: Difference, *, is_pulled: bool) -> int:
-        """Fetch what differs, then push what the peer lacks even so; return how many states it refused."""
+    async def _transfer(self, channel: Requester, found: Difference, *, is_pulled: bool) -> Refused:
+        """Fetch what differs, then push what the peer lacks even so; return how many states were refused."""
         if not is_pulled:
-            return await self._send(channel, [*sorted(found.theirs), *found.missing])
-        refused = snapshot = part = begun = 0
+            return Refused(0, await self._send(channel, [*sorted(found.theirs), *found.missing]))
+        here = there = snapshot = part = begun = 0
         names = sorted(found.theirs)
         while names:
             asked = names[:FETCH_NAMES_MAX]
@@ -138,7 +149,7 @@ class AntiEntropy:
             if agreed != self._agreed():
                 raise ServiceError("behind", "keys were purged meanwhile", "the next repair goes on")
             if reply.deltas:
-                await self._join(reply.deltas)
+                here += await self._join(reply.deltas)
             if not (0 < reply.served <= len(asked) or (reply.served == 0 and reply.snapshot and reply.deltas)):
                 raise MalformedError("fetch: the reply does not fit the request")
             if not reply.served:
@@ -149,18 +160,18 @@ class AntiEntropy:
                 snapshot = reply.snapshot
                 continue
             snapshot = part = begun = 0
-            refused += await self._send(channel, repair.plan_push(self._store, found, asked[: reply.served]))
+            there += await self._send(channel, repair.plan_push(self._store, found, asked[: reply.served]))
             names = names[reply.served :]
-        return refused + await self._send(channel, found.missing)
+        return Refused(here, there + await self._send(channel, found.missing))
 
-    async def _send(self, channel: Channel, names: list[int]) -> int:
+    async def _send(self, channel: Requester, names: list[int]) -> int:
         refused = 0
         for deltas in repair.split_pushes(self._store, names):
             refused += await self._push(channel, deltas)
             await self._spend(sum(map(delta_bytes, deltas)))
         return refused
 
-    async def _ask(self, channel: Channel, build: Callable[[int], Request]) -> Reply:
+    async def _ask(self, channel: Requester, build: Callable[[int], Request]) -> Reply:
         reply = await channel.request(build)
         await self._spend(len(encode_message(build(0))) + len(encode_message(reply)))
         return reply

@@ -21,7 +21,16 @@ from crdt_service.store.batch import Batch, Written
 from crdt_service.store.store import Store
 from crdt_service.store.tombstones import tombstone_bytes
 from crdt_service.telemetry.trace import Span, child_span, current, linked_span
-from crdt_service.wire.message import Delta, PushRequest, Step, Tombstone, TombstonesReply, WriteItem, encode_step
+from crdt_service.wire.message import (
+    Delta,
+    PlacementState,
+    PushRequest,
+    Step,
+    Tombstone,
+    TombstonesReply,
+    WriteItem,
+    encode_step,
+)
 
 # Raising it makes one sync serve more writes, and each of them wait longer.
 BATCH_ITEMS_MAX = 512
@@ -90,6 +99,7 @@ class Committer:
         self._hybrid = hybrid
         self._observer = observer
         self._publish: Callable[[], None] | None = None
+        self._on_placed: Callable[[], None] | None = None
         self._log_bytes_max = log_bytes_max
         self._queue: list[_Item] = []
         self._queued = 0
@@ -105,6 +115,10 @@ class Committer:
     def subscribe(self, publish: Callable[[], None]) -> None:
         """Have `publish` called after every local commit."""
         self._publish = publish
+
+    def subscribe_placement(self, on_placed: Callable[[], None]) -> None:
+        """Have `on_placed` called at once when something else is durably known of placements."""
+        self._on_placed = on_placed
 
     async def write(self, key: str, type_name: str, op: bytes) -> int:
         """Apply a JSON operation durably; return the number of this replica's newest commit with it.
@@ -194,12 +208,14 @@ class Committer:
     async def rebuild(self, origin: str, reply: TombstonesReply) -> bool:
         """Forget all states and own deltas, take in what a peer knows to be purged, and write as `origin` from then on.
 
+        A directory that may own slots is another one then: whoever counted on what it held must not count on it.
+
         Returns:
             Whether it did; not if the disk is full.
         """
         return await self._take_alone(
             lambda: replace(
-                self._replica.describe(),
+                self._replica.describe() if self._replica.placement.document is None else self._replica.rename(origin),
                 progress={},
                 dropped=list(range(SLOTS)),
                 origin=origin,
@@ -210,6 +226,35 @@ class Committer:
                 forgotten=reply.forgotten,
             )
         )
+
+    async def rename(self, name: str) -> bool:
+        """Have the directory be another one, whose states are those of this one, and which never promised anything.
+
+        Returns:
+            Whether it is; not if the disk is full.
+        """
+        return await self._take_alone(lambda: self._replica.rename(name))
+
+    async def place(self, change: Callable[[PlacementState], PlacementState | None]) -> bool:
+        """Know durably what `change` makes of what is known of placements, once nothing else is under way.
+
+        Returns:
+            Whether it is known now; not if `change` returned None or the disk is full.
+        """
+
+        def plan() -> Step | None:
+            state = change(self._replica.placement)
+            return None if state is None else Step(self._replica.commits.newest, [], [], {}, placement=state)
+
+        return await self._take_alone(plan)
+
+    async def renew_origin(self, origin: str) -> bool:
+        """Write as `origin` from then on.
+
+        Returns:
+            Whether it does; not if the disk is full.
+        """
+        return await self._take_alone(lambda: replace(self._replica.describe(), origin=origin, floor=0))
 
     async def run(self) -> None:
         """Commit batches until `stop`, then what is still queued; nothing touches the journal after that.
@@ -388,6 +433,8 @@ class Committer:
                 self._replica.take(self._store, self._hybrid, step)
                 if shown:
                     self._store.changes.append(shown)
+                if step.placement is not None and self._on_placed is not None:
+                    self._on_placed()
         if not item.done.done():
             item.done.set_result(step is not None)
 

@@ -1,44 +1,39 @@
-"""What a node does with an open channel to a peer: push commits as they come, repair now and at each interval."""
+"""What a node does with an open channel to a peer: push commits as they come, and count who has them on disk."""
 
 import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, cast
+from typing import cast
 
 from crdt_service.kernel.error import ServiceError
-from crdt_service.kernel.ident import new_replica
-from crdt_service.kernel.slot import SLOTS, slot_of
-from crdt_service.loops.anti_entropy import AntiEntropy
+from crdt_service.kernel.slot import slot_of
 from crdt_service.loops.commit import Committer
-from crdt_service.membership.placement import Placement
-from crdt_service.replication import repair
+from crdt_service.membership.ownership import ALL, Group, Ownership
 from crdt_service.replication.commits import Push
-from crdt_service.replication.handoff import Handoff
-from crdt_service.replication.port import Channel, Observer
-from crdt_service.replication.quorum import needed
-from crdt_service.replication.repair import Slots
+from crdt_service.replication.port import Channel, Requester
 from crdt_service.replication.replica import Replica
-from crdt_service.store.store import Store
 from crdt_service.wire.message import (
     Concern,
     Delta,
-    OwnershipReply,
-    OwnershipRequest,
     ProgressReply,
     ProgressRequest,
     PushReply,
     PushRequest,
+    Reply,
+    Request,
 )
 
 # Raising it has writers wait longer for owners that do not answer.
 CONCERN_SECONDS_MAX = 5.0
 PUSH_RETRY_SECONDS = 0.2
-_ALL = frozenset(range(SLOTS))
-_EPOCH_BITS = 53
+_VERSION_BITS = 53
+# Refusals by which two nodes find that they know different placements; then they exchange them.
+ELSEWHEN = frozenset({"moved", "unplaced"})
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +44,7 @@ class Peer:
     Attributes:
         sent: Everything up to this number was sent, or does not concern the peer.
         base: What the peer has, without a gap, once it has answered all that was sent; the next push builds on it.
-        durable: Everything up to this number is on the peer's disk.
+        durable: Everything up to this number is on the peer's disk, by its word under the present placement.
         is_behind: Whether something before `sent` may be missing there, so that only a repair closes the gap.
     """
 
@@ -72,68 +67,60 @@ class Peer:
         self.is_behind = True
         self.repair_now.set()
 
+    def has(self, number: int) -> bool:
+        """Tell whether the peer has all that concerns it up to commit `number`."""
+        return not self.is_behind and self.sent >= number and self.durable >= self.base
 
-class Guard(Protocol):
-    """Keeps apart from a peer until both know of the same agreements to purge."""
 
-    async def check(self, channel: Channel) -> float:
-        """Return the wall clock in seconds, once this node has caught up with the peer.
+@dataclass(frozen=True)
+class _Waiting:
+    """What a writer waits for: a commit, on as many of some owners as a concern asks for."""
 
-        Raises:
-            ServiceError: The peer has to catch up first.
-        """
-        ...
+    number: int
+    groups: tuple[Group, ...]
+    concern: Concern
 
-    def note_synced(self, node_id: str, started: float) -> None:
-        """Note that both hold the same since that time."""
-        ...
+
+Meet = Callable[[Channel], Awaitable[None]]
+Serve = Callable[[Peer], Awaitable[None]]
 
 
 class Exchange:
-    """Pushes to and repairs with all peers, and hands over slots that are no longer this node's.
+    """Pushes to all peers, and tells on how many owners a write is.
 
     Attributes:
-        placement: Who owns which slots, as this node sees it.
-        epoch: A number that is never the same again once `placement` has changed.
+        ownership: Who owns which slots.
+        version: A number that is never the same again once `ownership` has changed.
+        is_voting: Whether what this node holds counts in quorums.
+
+    Args:
+        node_id: This node's name.
+        committer: Tells of commits.
+        replica: This node's commits, and which placement it has taken up.
+        ownership: Who owns which slots at first.
+        randomness: Draws versions.
     """
 
     def __init__(
         self,
         node_id: str,
-        store: Store,
         committer: Committer,
         replica: Replica,
         *,
-        placement: Placement,
-        observer: Observer,
-        sync_interval_seconds: float,
+        ownership: Ownership,
         randomness: random.Random,
     ) -> None:
         self._node_id = node_id
-        self._store = store
-        self._committer = committer
         self._replica = replica
-        self._sync_interval_seconds = sync_interval_seconds
         self._random = randomness
-        self._anti_entropy = AntiEntropy(
-            store,
-            observer,
-            join=committer.join_states,
-            push=lambda channel, deltas: send_states(channel, deltas, replica),
-            agreed=lambda: replica.agreed,
-        )
-        self._guard: Guard | None = None
-        self._handoff = Handoff()
-        self._owned: dict[str, frozenset[int]] = {}
-        # Slots that became this node's, until it has compared them with everybody it is connected to.
-        self._gained: frozenset[int] = frozenset()
-        self._asked: set[str] = set()
-        self._dropping: frozenset[int] = frozenset()
-        self._drop_turn = asyncio.Lock()
         self._peers: dict[str, Peer] = {}
-        # Writers that wait for owners: (number, owners, how many of them) to what they wait for.
-        self._waiting: dict[tuple[int, tuple[str, ...], int], asyncio.Future[None]] = {}
-        self.place(placement)
+        self._waiting: dict[_Waiting, asyncio.Future[None]] = {}
+        # The newest commit before each write that owners are counted for, and how many of them.
+        self._under_way: Counter[int] = Counter()
+        self._meet: Meet = _meet_nobody
+        self._serve: Serve | None = None
+        self.is_voting = True
+        self.place(ownership)
         committer.subscribe(self.publish)
 
     @property
@@ -141,135 +128,115 @@ class Exchange:
         """Channels by node id."""
         return {node_id: peer.channel for node_id, peer in self._peers.items()}
 
-    def place(self, placement: Placement) -> None:
-        """Follow a new placement."""
-        self.placement = placement
-        self.epoch = self._random.getrandbits(_EPOCH_BITS)
-        is_full = len(placement.members) <= placement.replication_factor
-        before = self._owns(self._node_id)
-        self._owned = {node_id: _ALL if is_full else placement.owns(node_id) for node_id in placement.members}
-        owned = self._owns(self._node_id)
-        if owned - before:
-            self._asked.clear()
-        self._gained = (self._gained | owned - before) & owned
-        self._handoff.reset()
-        first = min((number for number, *_ in self._waiting), default=0)
+    @property
+    def peers(self) -> dict[str, Peer]:
+        """Connected peers by their names as owners."""
+        return {self.name_of(peer.channel): peer for peer in self._peers.values()}
+
+    @property
+    def me(self) -> str:
+        """This node's name as an owner."""
+        return self.ownership.name(self._node_id, self._replica.id)
+
+    def name_of(self, channel: Channel) -> str:
+        """Return a peer's name as an owner."""
+        return self.ownership.name(channel.node_id, channel.replica)
+
+    def follow(self, meet: Meet, serve: Serve) -> None:
+        """Have `meet` exchange placements with a peer that knows another one, and `serve` do what else a peer needs."""
+        self._meet, self._serve = meet, serve
+
+    def place(self, ownership: Ownership) -> None:
+        """Follow other owners: what waits is pushed, and counted, again from the beginning."""
+        self.ownership = ownership
+        self.touch()
         for peer in self._peers.values():
-            if self._waiting:  # What it was not sent because it was no owner may concern it now.
-                peer.rewind(min(peer.durable, first - 1))
+            if self._under_way:  # What it was not sent because it was no owner may concern it now.
+                peer.rewind(min(peer.durable, *self._under_way))
             peer.repair_now.set()
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            future.set_result(None)
 
-    def needed(self, concern: Concern) -> int:
-        """Return how many owners of a key `concern` asks for."""
-        return needed(concern, self.placement.replication_factor)
-
-    def guard(self, guard: Guard) -> None:
-        """Have `guard` check each peer before it is repaired with."""
-        self._guard = guard
-
-    def refill(self) -> None:
-        """Fetch everything that this node owns from its peers: it has forgotten all states."""
-        self.epoch = self._random.getrandbits(_EPOCH_BITS)  # Who counted on this node must not any more.
-        self._gained = self._owns(self._node_id)
-        self._asked.clear()
-        self._handoff.reset()
-        for peer in self._peers.values():
-            peer.repair_now.set()
+    def touch(self) -> None:
+        """Have nobody count on what this node said before."""
+        self.version = self._random.getrandbits(_VERSION_BITS)
 
     def has_sent(self, number: int) -> bool:
         """Tell whether every member is connected, and each peer has all that concerns it up to commit `number`."""
-        others = self.placement.members.keys() - {self._node_id}
-        return others <= self._peers.keys() and all(_has(peer, number) for peer in self._peers.values())
+        peers = self.peers
+        others = self.ownership.nodes.keys() - {self.me}
+        return others <= peers.keys() and all(peer.has(number) for peer in peers.values())
 
     def owners(self, key: str) -> tuple[str, ...]:
-        """Return the nodes that should hold `key`."""
-        return self.placement.owners(slot_of(key))
+        """Return the ids of the nodes that should hold `key`."""
+        return self.ownership.owners(slot_of(key))
 
-    @property
-    def kept(self) -> Slots:
-        """The slots that this node owns and is not about to forget, None for all."""
-        owned = self._owns(self._node_id)
-        return None if owned is _ALL and not self._dropping else owned - self._dropping
-
-    def check_synced(self, key: str) -> None:
-        """Refuse to show a key of which this node may hold only a part yet; alone, it shows what it has.
-
-        Raises:
-            ServiceError: The key became this node's, and it was not compared with all peers since.
-        """
-        if self._gained and not self.is_synced and slot_of(key) in self._gained:
-            raise ServiceError(
-                "syncing", f"node {self._node_id} is still fetching the key", "retry, or ask another owner"
-            )
-
-    @property
-    def is_synced(self) -> bool:
-        """Whether this node holds all of what it owns, as far as it can know."""
-        return not self._gained or self._peers.keys() <= self._asked
-
-    @property
-    def surplus(self) -> frozenset[int]:
-        """The slots that this node holds something of and does not own."""
-        owned = self._owns(self._node_id)
-        if owned is _ALL:
-            return frozenset()
-        return frozenset(slot for slot, keys in enumerate(self._store.slots) if keys and slot not in owned)
-
-    def count_under_replicated(self) -> int:
-        """Return how many keys this node holds, as the first reachable owner, of which another owner is unreachable."""
-        count = 0
-        reachable = {self._node_id, *self._peers}
-        for slot, keys in enumerate(self._store.slots):
-            owners = self.placement.owners(slot) if keys else ()
-            if not reachable.issuperset(owners):
-                first = next((owner for owner in owners if owner in reachable), "")
-                count += len(keys) if first == self._node_id else 0
-        return count
+    def groups(self, key: str) -> tuple[Group, ...]:
+        """Return the groups of owners of which a quorum for `key` needs its part of each."""
+        return self.ownership.groups(slot_of(key))
 
     def publish(self) -> None:
         """Have every peer sent what was committed."""
         for peer in self._peers.values():
             peer.wake.set()
 
+    def repair_all(self) -> None:
+        """Have every peer repaired with, now."""
+        for peer in self._peers.values():
+            peer.repair_now.set()
+
     async def run(self, channel: Channel) -> None:
         """Serve one peer until cancelled."""
+        await self._meet(channel)
         peer = Peer(channel)
         self._peers[channel.node_id] = peer
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._push(peer))
-                group.create_task(self._repair(peer))
+                if self._serve is not None:
+                    group.create_task(_run(self._serve(peer)))
         finally:
             if self._peers.get(channel.node_id) is peer:
                 del self._peers[channel.node_id]
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Note that a write is under way until its owners are counted, all of them under one placement."""
+        before = self._replica.commits.newest
+        self._under_way[before] += 1
+        try:
+            yield
+        finally:
+            self._under_way[before] -= 1
+            if not self._under_way[before]:
+                del self._under_way[before]
+
     async def confirm(self, number: int, key: str, concern: Concern) -> None:
         """Return once commit `number`, a write of `key` here, is durable on as many owners as `concern` asks.
+
+        Call it within the `writing` that the commit was made in. If the owners change meanwhile, those of the new
+        placement are counted from nothing.
 
         Raises:
             ServiceError: They did not answer in time; the write stays and goes on to them.
         """
-        owners = self.owners(key)
-        wanted = self.needed(concern)
-        waiting = (number, owners, wanted)
-        if self._count_durable(number, owners) >= wanted:
-            return
-        future = self._waiting.get(waiting)
-        if future is None:
-            future = self._waiting[waiting] = asyncio.get_running_loop().create_future()
+        groups = self.groups(key)
         try:
             async with asyncio.timeout(CONCERN_SECONDS_MAX):
-                await asyncio.shield(future)
+                while not self._is_durable(number, groups := self.groups(key), concern):
+                    version = self.version
+                    await self._wait(_Waiting(number, groups, concern))
+                    if version == self.version:
+                        return
         except TimeoutError as error:
-            count = self._count_durable(number, owners)
+            names = {name for group in groups for name in group.owners}
+            count = sum(self._has(name, number) for name in names)
             raise ServiceError(
                 "concern_not_met",
-                f"the write is on {count} of {wanted} owners; it stays, and goes on to the others",
+                f"the write is on {count} of {len(names)} owners; it stays, and goes on to the others",
                 "do not write again: read with the same concern once more nodes are reachable",
             ) from error
-        finally:
-            if self._waiting.get(waiting) is future:
-                del self._waiting[waiting]
 
     def check(self, key: str, concern: Concern) -> None:
         """Refuse a concern that the reachable owners cannot meet, before anything is done.
@@ -277,14 +244,26 @@ class Exchange:
         Raises:
             ServiceError: Too few owners are reachable.
         """
-        owners = self.owners(key)
-        reachable = sum(owner == self._node_id or owner in self._peers for owner in owners)
-        if reachable < self.needed(concern):
-            raise ServiceError(
-                "too_few_owners",
-                f"{reachable} of the key's owners are reachable from here, {self.needed(concern)} are needed",
-                "retry when more nodes are up, or ask for less",
-            )
+        reachable = self.reachable()
+        for group in self.groups(key):
+            count = sum(owner in reachable for owner in group.owners)
+            if count < group.needed(concern):
+                raise ServiceError(
+                    "too_few_owners",
+                    f"{count} of the key's owners are reachable from here, {group.needed(concern)} are needed",
+                    "retry when more nodes are up, or ask for less",
+                )
+
+    def reachable(self) -> set[str]:
+        """Return the names of owners that may count in a quorum now, this node among them if it does."""
+        names = set(self.peers)
+        if self.is_voting:
+            names.add(self.me)
+        return names
+
+    def is_quorum(self, key: str, concern: Concern, has: Callable[[str], bool]) -> bool:
+        """Tell whether those of whom `has` is true are as many owners of `key` as `concern` asks for."""
+        return self.ownership.is_quorum(slot_of(key), concern, has)
 
     async def drain(self) -> None:
         """Return once every peer has all commits that concern it; cancel it to give up."""
@@ -293,16 +272,30 @@ class Exchange:
         ):
             await asyncio.sleep(0.01)
 
-    def _count_durable(self, number: int, owners: Iterable[str]) -> int:
-        peers = self._peers
-        return sum(owner == self._node_id or (owner in peers and peers[owner].durable >= number) for owner in owners)
+    async def _wait(self, waiting: _Waiting) -> None:
+        future = self._waiting.get(waiting)
+        if future is None:
+            future = self._waiting[waiting] = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.shield(future)
+        finally:
+            if self._waiting.get(waiting) is future:
+                del self._waiting[waiting]
 
-    def _advance(self, peer: Peer, number: int) -> None:
+    def _is_durable(self, number: int, groups: tuple[Group, ...], concern: Concern) -> bool:
+        return all(sum(self._has(owner, number) for owner in group.owners) >= group.needed(concern) for group in groups)
+
+    def _has(self, owner: str, number: int) -> bool:
+        if owner == self.me:
+            return self.is_voting
+        peer = self._peers.get(self.ownership.nodes.get(owner, ""))
+        return peer is not None and peer.durable >= number and self.name_of(peer.channel) == owner
+
+    def advance(self, peer: Peer, number: int) -> None:
         """Note that everything up to `number` is on the peer's disk, and wake who waited for that."""
         peer.durable = max(peer.durable, number)
         for waiting in list(self._waiting):
-            awaited, owners, wanted = waiting
-            if self._count_durable(awaited, owners) >= wanted:
+            if self._is_durable(waiting.number, waiting.groups, waiting.concern):
                 self._waiting.pop(waiting).set_result(None)
 
     async def _push(self, peer: Peer) -> None:
@@ -311,7 +304,10 @@ class Exchange:
             try:
                 await step(peer)
             except ServiceError as error:
-                _log.warning("push to %s: %s", peer.channel.node_id, error)
+                if error.code in ELSEWHEN:
+                    await self._meet(peer.channel)
+                else:
+                    _log.warning("push to %s: %s", peer.channel.node_id, error)
                 if error.code == "behind":
                     peer.repair_now.set()
                 await asyncio.sleep(PUSH_RETRY_SECONDS)
@@ -328,8 +324,8 @@ class Exchange:
                 f"{peer.channel.node_id} has commits of this node that its own volume lacks: it was rolled back",
                 "stop this node and start it on an empty volume; it refills from its peers",
             )
-        first = min((number for number, *_ in self._waiting), default=commits.newest + 1)
-        peer.rewind(min(progress, first - 1))
+        # Its word is of whatever it owned when it was sent that.
+        peer.rewind(min(progress, min(self._under_way, default=commits.newest)))
 
     async def _push_next(self, peer: Peer) -> None:
         """Push what the peer was not sent yet, or wait for something to push."""
@@ -341,8 +337,8 @@ class Exchange:
             peer.sent = peer.base = commits.newest
             peer.fall_behind()
         else:
-            slots = self._owns(peer.channel.node_id)
-            push = commits.take(peer.sent, None if slots is _ALL else slots)
+            slots = self.ownership.owns(self.name_of(peer.channel))
+            push = commits.take(peer.sent, None if slots is ALL else slots)
             if push.deltas:
                 await self._send(peer, push)
             else:
@@ -350,9 +346,9 @@ class Exchange:
 
     async def _send(self, peer: Peer, push: Push) -> None:
         """Send the deltas between a peer's base and the push's end; if the base moves meanwhile, they go again."""
-        base, upto = peer.base, push.upto
-        reply = await _request_push(
-            peer.channel,
+        base, upto, version = peer.base, push.upto, self.version
+        reply = await request_push(
+            under(peer.channel, self.ownership.epoch),
             self._replica,
             push.deltas,
             numbered_by=self._replica.id,
@@ -360,108 +356,46 @@ class Exchange:
             upto=upto,
             committed_at=push.committed_at,
         )
-        if peer.base != base:
+        if peer.base != base or self.version != version:
             return
         peer.sent = peer.base = upto
         if reply.progress < upto and not peer.is_behind:
             peer.fall_behind()
-        self._advance(peer, min(reply.progress, upto))
-
-    async def _repair(self, peer: Peer) -> None:
-        while True:
-            peer.repair_now.clear()
-            try:
-                await self._close_gap(peer)
-            except ServiceError as error:
-                _log.warning("repair with %s: %s", peer.channel.node_id, error)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._sync_interval_seconds):
-                    await peer.repair_now.wait()
-
-    async def _close_gap(self, peer: Peer) -> None:
-        """Repair what the peer owns and this node holds or should hold; then the peer has all commits up to here."""
-        channel = peer.channel
-        started = 0.0 if self._guard is None else await self._guard.check(channel)
-        newest = self._replica.commits.newest
-        owned, theirs = self._owns(self._node_id), self._owns(channel.node_id)
-        surplus = self.surplus & theirs
-        epoch = self.epoch
-        versions = {slot: self._store.versions[slot] for slot in surplus}
-        before = await self._ask_ownership(channel) if surplus else None
-        refused = 0
-        if slots := theirs & owned:
-            refused += await self._anti_entropy.repair(channel, None if slots == _ALL else slots)
-        # Taking anything, it would under load never be as it was when it was compared; and since sums are shown in
-        # part, it is compared by other bits once more before it may be forgotten.
-        for _ in range(2 if surplus else 0):
-            refused += await self._anti_entropy.repair(channel, surplus, is_pulled=False)
-        if epoch != self.epoch:
-            return
-        self._asked.add(channel.node_id)
-        if self.is_synced:
-            self._gained = frozenset()
-        if refused:
-            return
-        if before is not None:
-            after = await self._ask_ownership(channel)
-            if after.epoch == before.epoch and epoch == self.epoch:
-                # Before it, too: a slot that the peer was about to forget then is kept now, and empty.
-                confirmed = surplus
-                for answer in (before, after):
-                    kept = repair.decode_slots(answer.slots)
-                    confirmed = confirmed if kept is None else confirmed & kept
-                self._handoff.confirm(channel.node_id, {slot: versions[slot] for slot in confirmed})
-                await self._drop()
-        if peer.is_behind:
-            await _request_push(channel, self._replica, [], numbered_by=self._replica.id, upto=newest)
-            peer.rewind(newest)
-            self._advance(peer, newest)
-        # What is to be handed over was not fetched: this node may have missed what went of it.
-        if self._guard is not None and not self.surplus and _has(peer, newest):
-            self._guard.note_synced(channel.node_id, started)
-
-    async def _ask_ownership(self, channel: Channel) -> OwnershipReply:
-        return cast(OwnershipReply, await channel.request(OwnershipRequest))
-
-    def _owns(self, node_id: str) -> frozenset[int]:
-        return self._owned.get(node_id, frozenset())
-
-    async def _drop(self) -> None:
-        """Forget what all owners hold; the committer asks which once nothing is under way."""
-        async with self._drop_turn:
-            if not self._choose_done():
-                return
-            try:
-                dropped = await self._committer.drop(self._begin_drop, new_replica(self._node_id, self._random))
-            finally:
-                self._dropping = frozenset()
-            if dropped:
-                _log.info("handed %d slots over", len(dropped))
-                # What became this node's again amid the drop is missing now, whatever was compared before.
-                self._gained |= self._owns(self._node_id).intersection(dropped)
-                self._asked.clear()
-
-    def _begin_drop(self) -> list[int]:
-        """Choose what to forget; until it is forgotten nobody may count on this node for it."""
-        done = self._choose_done()
-        self._dropping = frozenset(done)
-        return done
-
-    def _choose_done(self) -> list[int]:
-        return self._handoff.done(self.surplus, self._store.versions, self.placement.owners)
+        self.advance(peer, min(reply.progress, upto))
 
 
-def _has(peer: Peer, number: int) -> bool:
-    return not peer.is_behind and peer.sent >= number and peer.durable >= peer.base
+class _Under:
+    """A channel whose requests and replies are of one placement."""
+
+    def __init__(self, channel: Channel, epoch: int) -> None:
+        self.node_id = channel.node_id
+        self._channel = channel
+        self._epoch = epoch
+
+    async def request(self, build: Callable[[int], Request]) -> Reply:
+        """As the channel's, but refuse a reply of another placement.
+
+        Raises:
+            ServiceError: As the channel's; ``moved`` if the peer has taken up another placement by now.
+        """
+        reply = await self._channel.request_placed(self._epoch, build)
+        if reply.epoch != self._epoch:
+            raise ServiceError("moved", f"{self.node_id} has taken up another placement", "exchange placements first")
+        return reply.message
 
 
-async def send_states(channel: Channel, deltas: list[Delta], replica: Replica) -> int:
+def under(channel: Channel, epoch: int) -> Requester:
+    """Return the channel as it is to be used under the placement of this epoch, 0 for none."""
+    return _Under(channel, epoch) if epoch else channel
+
+
+async def send_states(channel: Requester, deltas: list[Delta], replica: Replica) -> int:
     """Have a peer join states of `replica`; return how many it refused, once the rest is durable there."""
-    return (await _request_push(channel, replica, deltas)).refused
+    return (await request_push(channel, replica, deltas)).refused
 
 
-async def _request_push(
-    channel: Channel,
+async def request_push(
+    channel: Requester,
     replica: Replica,
     deltas: list[Delta],
     *,
@@ -482,3 +416,11 @@ async def _request_push(
         agreed=replica.agreed,
     )
     return cast(PushReply, await channel.request(request))
+
+
+async def _meet_nobody(_: Channel) -> None:
+    """There are no placements to exchange."""
+
+
+async def _run(serving: Awaitable[None]) -> None:
+    await serving

@@ -14,7 +14,8 @@ from crdt_service.kernel.error import MalformedError, ServiceError
 from crdt_service.kernel.ident import new_replica
 from crdt_service.kernel.slot import slot_of
 from crdt_service.loops.commit import Committer
-from crdt_service.loops.exchange import Exchange
+from crdt_service.loops.exchange import Exchange, under
+from crdt_service.loops.transfer import Transfer
 from crdt_service.replication.garbage import HORIZON_SECONDS, Vacancies, is_stale
 from crdt_service.replication.port import Channel, Observer
 from crdt_service.replication.replica import Replica
@@ -57,11 +58,13 @@ class Collector:
         store: The states.
         committer: Purges durably.
         replica: What this node durably knows of agreements.
-        exchange: Channels, placement, and how far peers are.
+        exchange: Channels, who the members are, and how far peers are.
+        transfer: Fetches everything again where this node had to forget it.
         clock: The wall clock, which numbers agreements.
         observer: Learns how many keys were purged.
         randomness: Draws ids.
         is_complete: Tells whether no member is known to be away.
+        on_rebuilt: Called once this node has forgotten everything, and the directory has another name if it had a seat.
         horizon_seconds: How long a key is unchanged before it is purged.
     """
 
@@ -69,14 +72,16 @@ class Collector:
         self,
         node_id: str,
         store: Store,
+        *,
         committer: Committer,
         replica: Replica,
         exchange: Exchange,
-        *,
+        transfer: Transfer,
         clock: Clock,
         observer: Observer,
         randomness: random.Random,
         is_complete: Callable[[], bool],
+        on_rebuilt: Callable[[], None],
         horizon_seconds: float = HORIZON_SECONDS,
     ) -> None:
         self._node_id = node_id
@@ -84,10 +89,12 @@ class Collector:
         self._committer = committer
         self._replica = replica
         self._exchange = exchange
+        self._transfer = transfer
         self._clock = clock
         self._observer = observer
         self._random = randomness
         self._is_complete = is_complete
+        self._on_rebuilt = on_rebuilt
         self._horizon_seconds = horizon_seconds
         self._vacancies = Vacancies(store, horizon_seconds)
         self._promises: deque[_Promise] = deque(maxlen=PROMISES_MAX)
@@ -97,7 +104,7 @@ class Collector:
         self._noted_at = replica.synced_at
         self._is_proposing = False
         self._catching_up = asyncio.Lock()
-        exchange.guard(self)
+        transfer.guard(self)
 
     async def run(self) -> None:
         """Do a round now and then, for ever."""
@@ -152,7 +159,7 @@ class Collector:
     def note_synced(self, node_id: str, started: float) -> None:
         """Note that this node and a peer hold the same, as of a wall clock in seconds, and it has all commits."""
         self._synced[node_id] = started
-        others = self._exchange.placement.members.keys() - {self._node_id}
+        others = self._exchange.ownership.members.keys() - {self._node_id}
         if others and others <= self._synced.keys():
             oldest = min(self._synced[other] for other in others)
             self._replica.synced_at = max(self._replica.synced_at, oldest)
@@ -169,7 +176,7 @@ class Collector:
         if self._replica.synced_at >= self._noted_at + self._horizon_seconds / ROUNDS:
             self._noted_at = self._replica.synced_at
             await self._committer.purge(list, self._replica.agreed)
-        owners = self._exchange.placement.owners
+        owners = self._exchange.ownership.owners
         ripe = [key for key in self._vacancies.ripe(now) if owners(slot_of(key))[:1] == (self._node_id,)]
         for states in self._vacancies.propose(ripe):
             self._is_proposing = True
@@ -186,10 +193,13 @@ class Collector:
         Raises:
             ServiceError: Somebody is away or did not answer.
         """
-        channels, epoch = self._exchange.channels, self._exchange.epoch
-        others = self._exchange.placement.members.keys() - {self._node_id}
-        # Who had peers and sees none may be the one that is away.
-        if not others <= channels.keys() or not self._is_complete() or (not others and self._replica.progress):
+        exchange, version = self._exchange, self._exchange.version
+        ownership = exchange.ownership
+        peers = exchange.peers
+        others = ownership.nodes.keys() - {exchange.me}
+        # Under a placement that changes an owner may have copied only a part. Who had peers and sees none may be away.
+        is_away = not others <= peers.keys() or not self._is_complete() or (not others and self._replica.progress)
+        if ownership.is_joint or is_away:
             raise ServiceError("incomplete", "a member is away", "it is tried again later")
         known = self._replica.agreed
         number = max(self._replica.vouched + 1, int(self._clock.now_seconds() * 1000))
@@ -199,19 +209,20 @@ class Collector:
         if not digests:
             return
         agreed = set(digests)
-        requests = [channel.request(build) for channel in channels.values()]
+        channels = [under(peer.channel, ownership.epoch) for peer in peers.values()]
+        requests = [channel.request(build) for channel in channels]
         for answer in await asyncio.gather(*requests, return_exceptions=True):
             if isinstance(answer, BaseException):
                 raise answer
             agreed &= set(cast(VoteReply, answer).keys)
-        is_same = self._exchange.epoch == epoch and self._exchange.channels.keys() == channels.keys()
+        is_same = exchange.version == version and exchange.peers.keys() == peers.keys()
         if not agreed or not is_same or self._replica.agreed != known:
             return
         chosen = {key: digest for key, digest in digests.items() if key in agreed}
         if not await self._purge(chosen, number):
             return
         tell = partial(PurgeRequest, number=number, keys=list(chosen))
-        await asyncio.gather(*(channel.request(tell) for channel in channels.values()), return_exceptions=True)
+        await asyncio.gather(*(channel.request(tell) for channel in channels), return_exceptions=True)
 
     async def _vote(self, request: VoteRequest) -> dict[str, int]:
         """Promise to purge some keys; return them with the digests of what is held of them."""
@@ -260,7 +271,7 @@ class Collector:
             self._replica.synced_at = self._clock.now_seconds()
             is_done = await self._committer.rebuild(new_replica(self._node_id, self._random), reply)
             if is_done:
-                self._exchange.refill()
+                self._on_rebuilt()
         else:
             is_done = await self._committer.catch_up(reply)
         if not is_done:

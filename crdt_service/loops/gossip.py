@@ -9,12 +9,14 @@ from typing import cast
 
 from crdt_service.kernel.config import split_address
 from crdt_service.kernel.error import ServiceError, UnreachableError
+from crdt_service.membership.document import check_document
 from crdt_service.membership.link import Endpoint
-from crdt_service.membership.placement import Placement
+from crdt_service.membership.ownership import follow_document, follow_members
 from crdt_service.membership.swim import PING_SECONDS_MAX, Effect, Ping, PingVia, Swim
 from crdt_service.membership.table import DEAD, Member, Table, check_updates
 from crdt_service.replication.port import Channel
 from crdt_service.wire.message import (
+    PROTOCOL,
     IndirectPingReply,
     IndirectPingRequest,
     MembershipReply,
@@ -22,6 +24,10 @@ from crdt_service.wire.message import (
     MemberUpdate,
     PingReply,
     PingRequest,
+    PlacementDocument,
+    PlacementReply,
+    PlacementRequest,
+    PlacementWord,
     Reply,
     Request,
     TableReply,
@@ -187,7 +193,7 @@ class Follower:
 
     Args:
         channels: Open channels by node id, as they come and go.
-        replication_factor: Owners per slot.
+        replication_factor: Owners per slot, as long as no placement says so.
         monotonic: A clock in seconds that never goes back.
         randomness: Picks whom to ask.
     """
@@ -199,7 +205,7 @@ class Follower:
         monotonic: Callable[[], float],
         randomness: random.Random,
     ) -> None:
-        self.placement = Placement({}, replication_factor)
+        self.placement = follow_members({}, replication_factor)
         self._channels = channels
         self._monotonic = monotonic
         self._random = randomness
@@ -230,6 +236,10 @@ class Follower:
         try:
             reply = cast(TableReply, await channel.request(partial(TableRequest, updates=[])))
             check_updates(reply.updates)
+            if channel.protocol >= PROTOCOL:
+                word = PlacementWord(self.placement.epoch)
+                told = cast(PlacementReply, await channel.request(partial(PlacementRequest, word=word)))
+                self._take_up(told.document)
         except ServiceError as error:
             _log.debug("members from %s: %s", channel.node_id, error)
             return
@@ -237,9 +247,15 @@ class Follower:
             self._table.merge(update, self._monotonic())
         self._place()
 
+    def _take_up(self, document: PlacementDocument | None) -> None:
+        if document is not None and document.epoch > self.placement.epoch:
+            check_document(document)
+            self.placement = follow_document(document)
+
     def _place(self) -> None:
         now = self._monotonic()
         self._table.forget(now)
-        members = self._table.placement_members(now)
-        if members != self.placement.members:
-            self.placement = Placement(members, self.placement.replication_factor)
+        if self.placement.document is None:
+            members = self._table.placement_members(now)
+            if members != self.placement.members:
+                self.placement = follow_members(members, self.placement.replication_factor)

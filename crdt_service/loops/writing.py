@@ -9,6 +9,7 @@ from crdt_service.kernel.error import ServiceError
 from crdt_service.kernel.ident import check_key
 from crdt_service.loops.commit import Committer, Outcome
 from crdt_service.loops.exchange import Exchange
+from crdt_service.loops.transfer import Transfer
 from crdt_service.store.batch import Written
 from crdt_service.store.store import Reading, Store
 from crdt_service.wire.message import (
@@ -37,10 +38,13 @@ class Writer:
         gather: Joins what a quorum of a key's owners holds, and has each of them hold the result.
     """
 
-    def __init__(self, store: Store, committer: Committer, exchange: Exchange, gather: Gather) -> None:
+    def __init__(
+        self, store: Store, committer: Committer, exchange: Exchange, transfer: Transfer, gather: Gather
+    ) -> None:
         self._store = store
         self._committer = committer
         self._exchange = exchange
+        self._transfer = transfer
         self._gather = gather
 
     async def write(self, request: WriteRequest) -> ValueReply:
@@ -78,7 +82,7 @@ class Writer:
         room = VALUES_BYTES_MAX
         for place, key in enumerate(request.keys):
             try:
-                self._exchange.check_synced(key)
+                self._transfer.check_synced(key)
                 result = show(place, self._store.read(key))
             except ServiceError as error:
                 results.append(fail(place, error))
@@ -93,7 +97,7 @@ class Writer:
         return ManyReply(request.id, results)
 
     async def _write_one(self, request_id: int, item: WriteItem, concern: Concern, *, is_read: bool) -> ValueReply:
-        if concern is Concern.ONE and item.token is None and item.if_match is None and not item.is_delete:
+        if concern is Concern.ONE and item.token is None and item.if_match is None and not self._needs_majority(item):
             [outcome] = (await self._committer.write_many((item,))).outcomes
         else:
             [outcome] = await self._perform([item], concern)
@@ -102,6 +106,10 @@ class Writer:
         return self._show_written(request_id, item, outcome, VALUES_BYTES_MAX if is_read else 0)
 
     async def _perform(self, items: Sequence[WriteItem], concern: Concern) -> list[Outcome]:
+        with self._exchange.writing():
+            return await self._write(items, concern)
+
+    async def _write(self, items: Sequence[WriteItem], concern: Concern) -> list[Outcome]:
         refused = await self._admit(items, concern)
         accepted = [place for place in range(len(items)) if place not in refused]
         outcomes: dict[int, Outcome] = dict(refused)
@@ -120,36 +128,39 @@ class Writer:
     async def _admit(self, items: Sequence[WriteItem], concern: Concern) -> dict[int, ServiceError]:
         """Return which of the writes are refused before anything is done."""
         refused: dict[int, ServiceError] = {}
-        # Also for plain writes beside them, so that those of one key stay in their order.
-        known = {item.key for item in items if item.is_delete or item.if_match is not None or item.token is not None}
         for place, item in enumerate(items):
             try:
                 check_key(item.key)
-                if item.key in known:
-                    self._exchange.check_synced(item.key)
                 if concern is not Concern.ONE:
                     self._exchange.check(item.key, concern)
             except ServiceError as error:
                 refused[place] = error
-        if concern is Concern.ONE:
-            return refused
-        # A receipt that a quorum holds must be found: then what it shows to be written is on a quorum, too.
-        places = [place for place, item in enumerate(items) if item.token is not None and place not in refused]
-        keys = dict.fromkeys(items[place].key for place in places)
-        errors = await _collect({key: self._gather(key, concern) for key in keys})
-        return refused | {place: errors[items[place].key] for place in places if items[place].key in errors}
+        # What depends on what is held needs what a majority holds, where this node may hold only a part of it.
+        wanted = {item.key: Concern.MAJORITY for item in items if self._needs_majority(item)}
+        if concern is not Concern.ONE:
+            # A receipt that a quorum holds must be found: then what it shows to be written is on a quorum, too.
+            wanted |= {item.key: concern for item in items if item.token is not None}
+        gone = {items[place].key for place in refused}
+        errors = await _collect({key: self._gather(key, asked) for key, asked in wanted.items() if key not in gone})
+        return refused | {
+            place: errors[item.key] for place, item in enumerate(items) if item.key in errors and place not in refused
+        }
+
+    def _needs_majority(self, item: WriteItem) -> bool:
+        """Tell whether an operation depends on what is held of its key, of which this node may hold only a part."""
+        return not self._transfer.is_whole(item.key) and not is_blind(item)
 
     async def _confirm(
         self, number: int, items: Sequence[WriteItem], written: Iterable[int], concern: Concern
     ) -> dict[int, ServiceError]:
         """Wait for the owners of what was written; return which of the writes have too few."""
-        owners = {place: self._exchange.owners(items[place].key) for place in written}
+        groups = {place: self._exchange.groups(items[place].key) for place in written}
         waiting = {
-            names: self._exchange.confirm(number, items[place].key, concern)
-            for names, place in {names: place for place, names in owners.items()}.items()
+            each: self._exchange.confirm(number, items[place].key, concern)
+            for each, place in {each: place for place, each in groups.items()}.items()
         }
         errors = await _collect(waiting)
-        return {place: errors[names] for place, names in owners.items() if names in errors}
+        return {place: errors[each] for place, each in groups.items() if each in errors}
 
     def _show(self, place: int, item: WriteItem, outcome: Outcome, room: int) -> ValueReply | FailureReply:
         if isinstance(outcome, ServiceError):
@@ -160,7 +171,7 @@ class Writer:
         """Return what was written, with the value after it unless that needs more than `room` bytes."""
         if room > 0 and not item.is_delete:
             with contextlib.suppress(ServiceError):  # The write is done; of the value there may be only a part.
-                self._exchange.check_synced(item.key)
+                self._transfer.check_synced(item.key)
                 reply = show(reply_id, self._store.read(item.key, type_name=item.type_name), written)
                 if len(reply.value) <= room:
                     return reply
@@ -194,3 +205,13 @@ async def _collect(waiting: Mapping[T, Awaitable[None]]) -> dict[T, ServiceError
 
 def _is_written(outcome: Outcome) -> bool:
     return isinstance(outcome, Written) and bool(outcome.type_name)
+
+
+def is_blind(item: WriteItem) -> bool:
+    if item.is_delete or item.token is not None or item.if_match is not None:
+        return False
+    if item.type_name in ("g_counter", "pn_counter", "g_set", "time_series", "lww_register"):
+        return True
+    return (item.type_name == "aw_set" and b'"add"' in item.op) or (
+        item.type_name == "ew_flag" and b'"enable"' in item.op
+    )

@@ -123,6 +123,10 @@ class Swim:
         """Return the zone of each node that data is placed on; `epoch` rises whenever this changes."""
         return self._placement
 
+    def zones(self) -> dict[str, str]:
+        """Return where each member that is neither dead nor left says that it runs, by node id."""
+        return {node_id: update.zone for node_id, update in self._table.updates.items() if update.liveness < DEAD}
+
     def export(self, now: float) -> list[MemberUpdate]:
         """Return the whole table, to be given to another process's `learn`."""
         return self._table.export_all(now)

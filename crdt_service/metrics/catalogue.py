@@ -121,6 +121,20 @@ CATALOGUE = (
         (Label("state", ("live", "vacant")),),
     ),
     Metric("jarvis_purged_keys_total", Kind.COUNTER, "Vacant keys that were forgotten here.", _NODE),
+    Metric("jarvis_placement_epoch", Kind.GAUGE, "Number of the placement that this node has taken up.", _NODE),
+    Metric(
+        "jarvis_placement_uncopied_slots",
+        Kind.GAUGE,
+        "Slots that next owners have to copy still before a change of the placement ends, all of them together.",
+        _NODE,
+    ),
+    Metric(
+        "jarvis_placement_lost_seats",
+        Kind.GAUGE,
+        "Data directories whose loss an operator has accepted and not confirmed yet.",
+        _NODE,
+    ),
+    Metric("jarvis_fenced_total", Kind.COUNTER, "Times that this node's volume was not what others knew.", _NODE),
     Metric("jarvis_handoff_slots", Kind.GAUGE, "Slots held and not owned, to be handed over.", _NODE),
     Metric(
         "jarvis_under_replicated_keys",

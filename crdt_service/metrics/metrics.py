@@ -125,6 +125,16 @@ class NodeMetrics(Metrics):
         self._registry.gauge("jarvis_keys", "live").set(live)
         self._registry.gauge("jarvis_keys", "vacant").set(vacant)
 
+    def on_fenced(self) -> None:
+        """This node's volume is not what others know it for."""
+        self._registry.counter("jarvis_fenced_total").inc()
+
+    def set_decision(self, epoch: int, uncopied_slots: int, lost_seats: int) -> None:
+        """Set which placement holds, how many slots next owners have to copy, and how many losses were accepted."""
+        self._registry.gauge("jarvis_placement_epoch").set(epoch)
+        self._registry.gauge("jarvis_placement_uncopied_slots").set(uncopied_slots)
+        self._registry.gauge("jarvis_placement_lost_seats").set(lost_seats)
+
     def set_placement(self, surplus_slots: int, under_replicated_keys: int) -> None:
         """Set how many slots wait to be handed over, and how many keys lack a reachable owner."""
         self._registry.gauge("jarvis_handoff_slots").set(surplus_slots)

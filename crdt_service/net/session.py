@@ -26,7 +26,9 @@ IN_FLIGHT_MAX = 1024
 
 Answer = Reply | Placed[Reply]
 # A reply at once costs no task; a coroutine is run beside the others of its connection.
-Handler = Callable[[Identity, Request | Placed[Request]], Answer | Coroutine[Any, Any, Answer]]
+Handler = Callable[
+    [Identity, Request | Placed[Request]], Answer | Coroutine[Any, Any, Reply] | Coroutine[Any, Any, Placed[Reply]]
+]
 
 
 class Wire(Protocol):

@@ -6,12 +6,10 @@ from typing import Protocol
 from crdt_service.wire.message import Placed, Reply, Request
 
 
-class Channel(Protocol):
-    """An authenticated connection to one node, whose data directory `replica` names, in a version of the protocol."""
+class Requester(Protocol):
+    """What sends requests to one node."""
 
     node_id: str
-    replica: str
-    protocol: int
 
     async def request(self, build: Callable[[int], Request]) -> Reply:
         """Send the request that `build` makes of an id; return its reply.
@@ -22,6 +20,13 @@ class Channel(Protocol):
             ServiceError: The node refused.
         """
         ...
+
+
+class Channel(Requester, Protocol):
+    """An authenticated connection to one node, whose data directory `replica` names, in a version of the protocol."""
+
+    replica: str
+    protocol: int
 
     async def request_placed(self, epoch: int, build: Callable[[int], Request]) -> Placed[Reply]:
         """As `request`, under the placement of this epoch; return the reply with the epoch it was sent in."""

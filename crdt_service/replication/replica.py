@@ -2,18 +2,21 @@
 
 from collections.abc import Iterable
 
+import msgspec
+
 from crdt_service.kernel.clock import HybridClock
 from crdt_service.replication.commits import CommitLog
 from crdt_service.store.batch import Batch
 from crdt_service.store.store import Store
-from crdt_service.wire.message import Step, decode_step
+from crdt_service.wire.message import PlacementState, Step, decode_step
 
 
 class Replica:
     """The identity and progress of one data directory.
 
     Attributes:
-        id: Drawn with the directory; names its commits.
+        id: Names the directory, its commits and its seat. It is drawn with the directory, and again where the directory
+            is found to be no longer what others know it for.
         origin: Names its dots and counter entries. It is `id` until slots are handed over: with them it forgets which
             dots it gave to their keys, so from then on it writes under a new one.
         commits: Its own newest deltas.
@@ -23,10 +26,11 @@ class Replica:
         promised: Number of one that this node has just voted for, 0 for none.
         floor: Highest counter that dots of `origin` had in purged keys.
         synced_at: When this node last held all that it should, in wall-clock seconds; 0 for never.
+        placement: What it knows of placements.
     """
 
     def __init__(self, replica_id: str) -> None:
-        self.id = replica_id
+        self.id = self._drawn = replica_id
         self.origin = replica_id
         self.commits = CommitLog()
         self.progress: dict[str, int] = {}
@@ -34,6 +38,13 @@ class Replica:
         self.promised = 0
         self.floor = 0
         self.synced_at = 0.0
+        self.placement = PlacementState()
+
+    @property
+    def epoch(self) -> int:
+        """Number of the placement that this node has taken up, 0 for none."""
+        document = self.placement.document
+        return 0 if document is None else document.epoch
 
     @property
     def vouched(self) -> int:
@@ -51,6 +62,21 @@ class Replica:
             agreed=self.agreed,
             floor=self.floor,
             synced_at=self.synced_at,
+            placement=None if self.placement == PlacementState() else self.placement,
+            replica=self.id if self.id != self._drawn else "",
+        )
+
+    def rename(self, name: str) -> Step:
+        """Return the step that makes another directory of this one: it has the states, and never promised anything."""
+        return msgspec.structs.replace(
+            self.describe(),
+            newest=0,
+            progress={},
+            origin=name,
+            floor=0,
+            is_rebuilt=True,
+            placement=PlacementState(self.placement.document),
+            replica=name,
         )
 
     def replay(self, store: Store, clock: HybridClock, payloads: Iterable[bytes]) -> None:
@@ -70,6 +96,10 @@ class Replica:
         """
         for slot in step.dropped:
             store.drop(slot)
+        if step.replica:
+            self.id = step.replica
+        if step.placement is not None:
+            self.placement = step.placement
         if step.is_rebuilt:
             self.commits = CommitLog(step.newest)
             self.progress = {}

@@ -52,6 +52,20 @@ RequestId = Annotated[int, Meta(ge=0, le=2**53)]
 Number = Annotated[int, Meta(ge=0, le=2**53)]
 
 
+# What documents are decided for.
+REASONS = (
+    "first",
+    "upgrade",
+    "replace",
+    "join",
+    "resize",
+    "abort",
+    "accept_loss",
+    "confirm_loss",
+    "end",
+)
+
+
 class Concern(IntEnum):
     """How many of a key's owners a write must be durable on, or a read must ask: one, more than half, or all."""
 
@@ -81,6 +95,79 @@ class Tombstone(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         return self.states[0].key
 
 
+class Seat(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A data directory that owns slots; `replica` names it, and no other directory ever has that name."""
+
+    node_id: Identifier
+    replica: Identifier
+    zone: Identifier
+
+
+class OwnerSet(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Who owns slots together.
+
+    Attributes:
+        seats: In order of their node ids, of which each comes once.
+        factor: Owners of a slot, fewer where there are fewer seats.
+        node_count: How many nodes there are to be; those numbered below it may join.
+    """
+
+    seats: Annotated[list[Seat], Meta(min_length=1, max_length=MEMBERS_MAX)]
+    factor: Annotated[int, Meta(ge=1, le=100)]
+    node_count: Annotated[int, Meta(ge=1, le=MEMBERS_MAX)]
+
+
+class PlacementDocument(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A numbered placement.
+
+    Attributes:
+        epoch: Its number. Even: `old` alone; odd: `old` and `next` together, while slots are copied.
+        old: Who owns slots, and whose seats decide on the next document.
+        next: Who will; None in even epochs.
+        copies_all: Copies read every seat of `old`, since it is not known who of them owned what.
+        reason: What it was decided for, one of `REASONS`.
+        proposer: The node, or `operator`, that proposed it.
+        lost: Seats whose loss was accepted by an operator, until that is confirmed.
+    """
+
+    epoch: Annotated[int, Meta(ge=1, le=EPOCH_MAX)]
+    old: OwnerSet
+    next: OwnerSet | None
+    copies_all: bool
+    reason: Identifier
+    proposer: Identifier
+    lost: Annotated[list[Identifier], Meta(max_length=MEMBERS_MAX)]
+
+
+# Of proposals, the greater one first by its counter, then by who proposed it; of nobody before the first.
+Ballot = tuple[Annotated[int, Meta(ge=0, le=2**53)], Identifier]
+NO_BALLOT: Ballot = (0, "")
+
+
+class PlacementState(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a node durably knows of placements.
+
+    Attributes:
+        document: The newest one that it has taken up, None before the first.
+        promised: The greatest ballot on the next document that it has promised or accepted.
+        accepted_at: The ballot under which it accepted `accepted`.
+        accepted: What it accepted as the next document, None for nothing.
+        copied: A bit per slot: what it has copied in this epoch, of slots whose owners change.
+        whole: A bit per slot: what it has copied since it became an owner, and answers for alone.
+        life: How many times it has started.
+        lives: By seat, the greatest life that it has vouched for, and the number drawn for that start.
+    """
+
+    document: PlacementDocument | None = None
+    promised: Ballot = NO_BALLOT
+    accepted_at: Ballot = NO_BALLOT
+    accepted: PlacementDocument | None = None
+    copied: SlotMap = b""
+    whole: SlotMap = b""
+    life: Number = 0
+    lives: dict[str, tuple[Number, Number]] = {}
+
+
 class Step(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One durable step of a replica: the payload of a record of its log.
 
@@ -98,6 +185,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         is_rebuilt: Own deltas and the progress of before are gone with everything else.
         tombstones: What is joined and set aside before `purged` and what follows.
         forgotten: Number of the newest agreement of which this replica may lack tombstones, 0 for none.
+        placement: What it knows of placements from this step on; None if that stays.
+        replica: Names the directory from this step on; empty if that stays.
     """
 
     newest: int
@@ -113,6 +202,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     is_rebuilt: bool = False
     tombstones: list[Tombstone] = []
     forgotten: int = 0
+    placement: PlacementState | None = None
+    replica: str = ""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
@@ -731,6 +822,136 @@ class DeleteRequest(msgspec.Struct, frozen=True, array_like=True, tag=75, forbid
     token: Token | None = None
 
 
+class PlacementWord(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a process says of itself and placements; a backend or an operator says its epoch alone.
+
+    Attributes:
+        epoch: Of the newest document that it has taken up, 0 for none.
+        copied: As in PlacementState.
+        is_ready: It has no seat, holds what it would own, and asks for one.
+        node_count: How many nodes it was told that there are to be, 0 if nothing.
+        zone: Where it runs.
+        held: How many slots it holds something of and does not own.
+    """
+
+    epoch: Number
+    copied: SlotMap = b""
+    is_ready: bool = False
+    node_count: Number = 0
+    zone: Identifier = ""
+    held: Number = 0
+
+
+class PlacementRequest(msgspec.Struct, frozen=True, array_like=True, tag=80, forbid_unknown_fields=True):
+    """Tell and ask of placements; with the document where the receiver is known or guessed to lack it."""
+
+    id: RequestId
+    word: PlacementWord
+    document: PlacementDocument | None = None
+
+
+class PlacementReply(msgspec.Struct, frozen=True, array_like=True, tag=81, forbid_unknown_fields=True):
+    """The same of the receiver, once it has taken up what it was told; with its document if that is newer."""
+
+    id: RequestId
+    word: PlacementWord
+    document: PlacementDocument | None = None
+
+
+class PrepareRequest(msgspec.Struct, frozen=True, array_like=True, tag=82, forbid_unknown_fields=True):
+    """First phase of a decision (Lamport, "Paxos Made Simple", 2001): accept no lesser ballot on what follows `epoch`.
+
+    Attributes:
+        epoch: Of the document that the decided one follows; 0 for the first one.
+        node_count: With the first one, how many nodes the proposer was told that there are.
+    """
+
+    id: RequestId
+    epoch: Number
+    ballot: Ballot
+    node_count: Number = 0
+
+
+class PrepareReply(msgspec.Struct, frozen=True, array_like=True, tag=83, forbid_unknown_fields=True):
+    """Whether it is promised, and what was accepted before.
+
+    Attributes:
+        is_promised: Whether no greater ballot was promised before.
+        promised: The greatest ballot that is promised now.
+        accepted_at: The ballot under which `accepted` was.
+        accepted: What was accepted, None for nothing.
+        seat: The answering directory.
+        is_empty: It holds nothing.
+    """
+
+    id: RequestId
+    is_promised: bool
+    promised: Ballot
+    accepted_at: Ballot
+    accepted: PlacementDocument | None
+    seat: Seat
+    is_empty: bool
+
+
+class AcceptRequest(msgspec.Struct, frozen=True, array_like=True, tag=84, forbid_unknown_fields=True):
+    """Second phase: accept this document as what follows `epoch`."""
+
+    id: RequestId
+    epoch: Number
+    ballot: Ballot
+    document: PlacementDocument
+
+
+class AcceptReply(msgspec.Struct, frozen=True, array_like=True, tag=85, forbid_unknown_fields=True):
+    """Whether it is accepted, and the greatest ballot that is promised."""
+
+    id: RequestId
+    is_accepted: bool
+    promised: Ballot
+
+
+class VouchRequest(msgspec.Struct, frozen=True, array_like=True, tag=86, forbid_unknown_fields=True):
+    """Ask whether the sender's directory is as it was: not an older copy of itself.
+
+    Attributes:
+        life: How many times it has started, with this time.
+        drawn: A number drawn for this start.
+        newest: Number of its newest commit.
+    """
+
+    id: RequestId
+    life: Number
+    drawn: Number
+    newest: Number
+
+
+class VouchReply(msgspec.Struct, frozen=True, array_like=True, tag=87, forbid_unknown_fields=True):
+    """Empty if nothing speaks against it, and that start is durably known here; else what does."""
+
+    id: RequestId
+    objection: str
+
+
+class ProposeRequest(msgspec.Struct, frozen=True, array_like=True, tag=88, forbid_unknown_fields=True):
+    """Have a node propose a document, as an operator.
+
+    Attributes:
+        epoch: Of the document that the operator has seen; another one refuses.
+        reason: `resize`, `abort`, `accept_loss` or `confirm_loss`.
+        node_count: With `resize`, how many nodes there are to be.
+        lost: With `accept_loss`, the seats that are given up.
+        is_forced: With `accept_loss`, the receiver takes the document up by itself: most of those who would decide are
+            lost, too.
+    """
+
+    id: RequestId
+    epoch: Number
+    reason: Identifier
+    node_count: Number = 0
+    lost: Annotated[list[Identifier], Meta(max_length=MEMBERS_MAX)] = []
+    is_forced: bool = False
+
+
 class TracedRequest(msgspec.Struct, frozen=True, array_like=True, tag=90, forbid_unknown_fields=True):
     """A request that belongs to a trace that is recorded; one that does not travels without this.
 
@@ -751,15 +972,17 @@ WritingRequest = WriteRequest | DeleteRequest | WriteManyRequest
 ClientRequest = ReadRequest | ReadManyRequest | WritingRequest | ListRequest | ChangesRequest | ConflictRequest
 StoreRequest = ClientRequest | ReplicationRequest | RepairRequest | RestoreRequest | PurgeProtocol
 MembershipRequest = PingRequest | IndirectPingRequest | TableRequest
-OperatorRequest = BackupRequest | LeaveRequest
-Request = StoreRequest | MembershipRequest | OperatorRequest
+OperatorRequest = BackupRequest | LeaveRequest | ProposeRequest
+DecisionRequest = PlacementRequest | PrepareRequest | AcceptRequest | VouchRequest
+Request = StoreRequest | MembershipRequest | OperatorRequest | DecisionRequest
 OperatorReply = BackupReply | RestoreReply | LeaveReply
 MembershipReply = PingReply | IndirectPingReply | TableReply
 PurgeReply = VoteReply | AgreedReply | TombstonesReply
 ReplicationReply = PushReply | ProgressReply | StateReply | OwnershipReply | PurgeReply
 RepairReply = RootReply | SumReply | FetchReply
 ClientReply = ValueReply | ManyReply | ListReply | ChangesReply | ConflictsReply
-Reply = ClientReply | FailureReply | ReplicationReply | RepairReply | MembershipReply | OperatorReply
+DecisionReply = PlacementReply | PrepareReply | AcceptReply | VouchReply
+Reply = DecisionReply | ClientReply | FailureReply | ReplicationReply | RepairReply | MembershipReply | OperatorReply
 Handshake = Hello | Challenge | Proof
 
 M = TypeVar("M")
@@ -783,6 +1006,7 @@ class Placed(NamedTuple, Generic[M]):
         return self.message.id  # type: ignore[attr-defined, no-any-return]
 
 
+_STEP_FIELDS_BEFORE = Step.__struct_fields__.index("placement")
 _PLACED = 0xCF
 _PLACED_BYTE = bytes([_PLACED])
 _EPOCH = struct.Struct(">BQ")
@@ -850,7 +1074,9 @@ def encode_deltas(deltas: list[Delta]) -> bytes:
 
 
 def encode_step(step: Step) -> bytes:
-    """Return the log payload of one durable step."""
+    """Return the log payload of one durable step; one without a placement can be read by the release before."""
+    if step.placement is None and not step.replica:
+        return _encoder.encode(msgspec.structs.astuple(step)[:_STEP_FIELDS_BEFORE])
     return _encoder.encode(step)
 
 
