@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, cast
 
-from crdt_service.kernel.error import ServiceError
+from crdt_service.kernel.error import MalformedError, ServiceError
 from crdt_service.loops.commit import Committer
 from crdt_service.membership.decision import accept, choose, is_decided, next_ballot, prepare
 from crdt_service.membership.document import check_document, replicas_of
@@ -95,6 +95,8 @@ class Decider:
         """
         check_document(request.document)
         self._check(request.epoch)
+        if request.document.epoch <= request.epoch:
+            raise MalformedError(f"placement {request.document.epoch} does not follow placement {request.epoch}")
         seat = self._seat()
         change = partial(
             accept, ballot=request.ballot, document=request.document, replica=seat.replica, node_id=seat.node_id
@@ -123,7 +125,7 @@ class Decider:
         if asks_all and len(promises) <= len(voters):
             return None
         proposal = build(promises)
-        if proposal is None:
+        if proposal is None or proposal.epoch <= epoch:  # Another one was decided since it was thought of.
             return None
         if not asks_all and not is_decided(state.document, proposal, promises):
             return None
