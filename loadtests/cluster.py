@@ -196,7 +196,7 @@ class LoopbackCluster:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the service to its end, as an operator who holds the secret."""
-        given = [arguments[0], "--secret-file", str(self.secret_file), *arguments[1:], *self._peers()]
+        given = [*arguments, "--secret-file", str(self.secret_file), *self._peers()]
         return subprocess.run(command(*given), env=environment(), capture_output=True, text=True, check=False)
 
     def get(self, path: str) -> Any:

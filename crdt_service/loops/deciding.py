@@ -39,7 +39,7 @@ class Decider:
         committer: Makes promises durable.
         seat: Returns this directory as it is.
         is_empty: Tells whether this node holds nothing.
-        node_count: How many nodes there are to be, as this one was told.
+        node_count: How many nodes there are to be, as this one was told; it may be told otherwise later.
         randomness: Has proposers that are in each other's way wait for different times.
     """
 
@@ -57,7 +57,7 @@ class Decider:
         self._committer = committer
         self._seat = seat
         self._is_empty = is_empty
-        self._node_count = node_count
+        self.node_count = node_count
         self._random = randomness
         self._seen: set[Ballot] = set()
 
@@ -68,10 +68,10 @@ class Decider:
             ServiceError: This node has taken up another document, or was told of another number of nodes.
         """
         self._check(request.epoch)
-        if not request.epoch and request.node_count != self._node_count:
+        if not request.epoch and request.node_count != self.node_count:
             raise ServiceError(
                 "node_count_differs",
-                f"{self._seat().node_id} was told that there are {self._node_count} nodes, not {request.node_count}",
+                f"{self._seat().node_id} was told that there are {self.node_count} nodes, not {request.node_count}",
                 "give every node the same count",
             )
         is_promised = await self._note(request.epoch, partial(prepare, ballot=request.ballot))
@@ -144,7 +144,7 @@ class Decider:
         await asyncio.sleep(self._random.uniform(0.05, 0.5))
 
     async def _ask_promises(self, voters: Mapping[str, Channel], epoch: int, ballot: Ballot) -> Iterable[PrepareReply]:
-        request = partial(PrepareRequest, epoch=epoch, ballot=ballot, node_count=self._node_count)
+        request = partial(PrepareRequest, epoch=epoch, ballot=ballot, node_count=self.node_count)
         replies = [cast(PrepareReply, reply) for reply in (await self._ask(voters, request, self.prepare)).values()]
         self._seen.update(reply.promised for reply in replies)
         return replies
