@@ -220,7 +220,9 @@ def describe(seen: Survey, document: PlacementDocument) -> list[str]:
         f" each slot has {min(current.factor, len(current.seats))} owners"
     ]
     if document.next is not None:
-        waits = sorted(node_id for node_id, count in left.items() if count)
+        waits = sorted(
+            {*left, *(seat.node_id for seat in seats_of(document).values() if not seen.find([seat.replica]))}
+        )
         lines.append(f"slots to copy: {sum(left.values())}; waits for: {', '.join(waits) or 'the decision to end it'}")
     if document.lost:
         lines.append(

@@ -141,7 +141,7 @@ class LoopbackCluster:
             *("--plugins", str(self.plugins_file), "--node-count", str(len(self.node_ids))),
             *("--listen", f"127.0.0.1:{peer_port}", "--metrics-listen", f"127.0.0.1:{metrics_port}"),
             *(argument for file in self.key_files for argument in ("--encryption-key-file", str(file))),
-            *self._peers(peers),
+            *self.peer_arguments(peers),
             *self._tls(name),
         ]
 
@@ -157,7 +157,7 @@ class LoopbackCluster:
         if "api" in self.certificates:
             api = self.certificates["api"]
             tls += ["--https-cert", str(api.certificate), "--https-key", str(api.key)]
-        self._start(name, ["backend", *shared, *listen, *keys, *self._peers(), *tls])
+        self._start(name, ["backend", *shared, *listen, *keys, *self.peer_arguments(), *tls])
 
     def create_api_key(self, *arguments: str) -> str:
         """Add a key to the file and return its token."""
@@ -196,7 +196,7 @@ class LoopbackCluster:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the service to its end, as an operator who holds the secret."""
-        given = [*arguments, "--secret-file", str(self.secret_file), *self._peers()]
+        given = [*arguments, "--secret-file", str(self.secret_file), *self.peer_arguments()]
         return subprocess.run(command(*given), env=environment(), capture_output=True, text=True, check=False)
 
     def get(self, path: str) -> Any:
@@ -240,7 +240,7 @@ class LoopbackCluster:
     def _log_files(self) -> list[Path]:
         return sorted(self.directory.glob("*.log"))
 
-    def _peers(self, names: Iterable[str] | None = None) -> list[str]:
+    def peer_arguments(self, names: Iterable[str] | None = None) -> list[str]:
         ports = [self.ports[name][0] for name in (self.peers if names is None else names)]
         return [argument for port in ports for argument in ("--peer", f"127.0.0.1:{port}")]
 

@@ -162,13 +162,13 @@ class _Cluster(LoopbackCluster):
             f"--data-dir={self.directory / name}",
             *(f"--listen=127.0.0.1:{peer_port}", f"--advertise=127.0.0.1:{peer_port}"),
             f"--metrics-listen=127.0.0.1:{metrics_port}",
-            *self._peers(peers),
+            *self.peer_arguments(peers),
         ]
 
     def start_backend(self, name: str = "backend", port: int | None = None) -> None:
         listen = f"--listen=127.0.0.1:{self.api_port if port is None else port}"
         rendered = self.rendered("Deployment", "jarvis-backend", ZONE="zone-a")
-        self._start(name, [*rendered, listen, "--linger=0", *self._peers()])
+        self._start(name, [*rendered, listen, "--linger=0", *self.peer_arguments()])
 
 
 @pytest.fixture(scope="module")
