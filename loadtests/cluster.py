@@ -35,6 +35,7 @@ class LoopbackCluster:
 
     Attributes:
         peers: Nodes whose addresses every process is told.
+        node_count: How many nodes each node is told that there are to be.
         api_keys_file: Given to backends if `api_keys`; its first key is of scope admin, and `client` sends it.
         token_file: Holds the token of that key.
         plugins_dir: Where nodes and the backend find plugins.
@@ -59,6 +60,7 @@ class LoopbackCluster:
         self.directory = directory
         self.node_ids = [f"node-{number}" for number in range(node_count)]
         self.peers = self.node_ids
+        self.node_count = node_count
         self.config_file = directory / "config.json"
         self.secret_file = directory / "secret"
         self.plugins_dir = directory / "plugins"
@@ -138,7 +140,7 @@ class LoopbackCluster:
             "node",
             *("--config", str(self.config_file), "--secret-file", str(self.secret_file)),
             *("--node-id", name, "--data-dir", str(self.directory / name), "--zone", f"zone-{name[-1]}"),
-            *("--plugins", str(self.plugins_file), "--node-count", str(len(self.node_ids))),
+            *("--plugins", str(self.plugins_file), "--node-count", str(self.node_count)),
             *("--listen", f"127.0.0.1:{peer_port}", "--metrics-listen", f"127.0.0.1:{metrics_port}"),
             *(argument for file in self.key_files for argument in ("--encryption-key-file", str(file))),
             *self.peer_arguments(peers),
@@ -197,7 +199,9 @@ class LoopbackCluster:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the service to its end, as an operator who holds the secret."""
         given = [*arguments, "--secret-file", str(self.secret_file), *self.peer_arguments()]
-        return subprocess.run(command(*given), env=environment(), capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command(*given), env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
 
     def get(self, path: str) -> Any:
         return self.client.get(self.url + path).raise_for_status().json()
