@@ -318,7 +318,7 @@ class Node:
             port = await self._listen(listen)
             self._phase = "serving"
             states = len(self._store)
-            _log.info("node %s listens on %s:%d with %d states", self._journal.replica, listen[0], port, states)
+            _log.info("node %s listens on %s:%d with %d states", self._replica.id, listen[0], port, states)
             await stopping.wait()
         finally:
             self._phase = "stopping"
