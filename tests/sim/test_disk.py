@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from crdt_service.disk import journal as journal_module
 from crdt_service.disk.journal import Journal
 from crdt_service.kernel.error import StorageFullError
 from crdt_service.wire.seal import Key
@@ -122,10 +123,17 @@ def crash(disk, operations, is_kill, act):
     return False
 
 
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Enlarge logs by little, which is quicker to simulate."""
+    monkeypatch.setattr(journal_module, "ALLOCATED_BYTES", 1 << 12)
+
+
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("is_kill", [True, False], ids=["kill", "power loss"])
 @pytest.mark.parametrize("is_sealed", [True, False], ids=["sealed", "plain"])
 def test_a_crash_at_any_operation_loses_nothing_and_is_no_damage(is_kill, is_sealed):
-    for operations, seed in itertools.product(range(1, OPERATIONS_MAX), range(4)):
+    for operations, seed in itertools.product(range(1, OPERATIONS_MAX), range(20)):
         disk = make_disk(seed)
         randomness = random.Random(operations * 4 + seed)
         begun, kept = [], []
@@ -138,9 +146,8 @@ def test_a_crash_at_any_operation_loses_nothing_and_is_no_damage(is_kill, is_sea
             disk.kill()
         # Once more, amid the recovery, with another key.
         keys = KEYS[::-1] if is_sealed else ()
-        if crash(disk_on(disk), randomness.randint(1, 20), is_kill, lambda disk=disk, keys=keys: recover(disk, keys)):
-            disk_on(disk)
-        else:
+        disk.power_on()
+        if not crash(disk, randomness.randint(1, 20), seed % 2, lambda disk=disk, keys=keys: recover(disk, keys)):
             disk.kill()
         journal, payloads = open_journal(disk, keys)
         assert "" == journal.damage, (operations, seed)
@@ -155,11 +162,7 @@ def test_a_crash_at_any_operation_loses_nothing_and_is_no_damage(is_kill, is_sea
     assert not crashed
 
 
-def disk_on(disk):
-    disk.power_on()
-    return disk
-
-
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("is_kill", [True, False], ids=["kill", "power loss"])
 def test_no_crash_makes_a_start_forget_damage(is_kill):
     for operations, seed in itertools.product(range(1, OPERATIONS_MAX), range(4)):

@@ -126,6 +126,43 @@ def test_writes_between_two_syncs_leave_the_synced_copy_alone_even_after_a_kill(
     assert 2 * BLOCK_BYTES == (tmp_path / MARK).stat().st_size
 
 
+class RecordingDisk(Disk):
+    """Notes which blocks were written to since the last sync."""
+
+    def __init__(self, directory):
+        super().__init__(directory)
+        self.unsynced = set()
+
+    def write(self, descriptor, data, offset_bytes):
+        super().write(descriptor, data, offset_bytes)
+        self.unsynced.update(range(offset_bytes // BLOCK_BYTES, -(-(offset_bytes + len(data)) // BLOCK_BYTES)))
+
+    def sync(self, descriptor):
+        super().sync(descriptor)
+        self.unsynced.clear()
+
+
+def test_a_start_after_a_kill_syncs_what_was_written_before_it_writes_to_the_other_copy(tmp_path):
+    disk = RecordingDisk(tmp_path)
+    file = make_file(disk, Mark(1, 0))
+    for end_bytes in range(1, 4):
+        file.write(Mark(1, end_bytes))
+        file.close()
+        assert 1 == len(disk.unsynced)
+        file = MarkFile(disk)
+        file.read()
+        real_write, seen = disk.write, []
+
+        def write(descriptor, data, offset_bytes, real_write=real_write, seen=seen):
+            real_write(descriptor, data, offset_bytes)
+            seen.append(len(disk.unsynced))
+
+        disk.write = write
+        file.store(Mark(1, end_bytes))
+        disk.write = real_write
+        assert [1, 1] == seen
+
+
 class CountingDisk(Disk):
     """Counts syncs of files, and fails the next one with `error`."""
 
