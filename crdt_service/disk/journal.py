@@ -265,15 +265,16 @@ class Journal:
             )
             self._keep_copy(MARK)
             self._keep_copy(log)
-            return
-        self.damage = mark.damage
-        end_bytes = ends.get(mark.number, 0)
-        if mark.number >= first and mark.end_bytes > end_bytes:
+        elif mark.number >= first and mark.end_bytes > (end_bytes := ends.get(mark.number, 0)):
             log = _log_name(mark.number)
             self.damage = (
                 f"{log} is damaged or ends at byte {end_bytes}, though it had been synced up to byte {mark.end_bytes}"
             )
             self._keep_copy(log)
+        else:
+            self.damage = mark.damage
+        if self.damage:
+            _log.error("%s: %s", self._disk.directory, self.damage)
 
     def _keep_copy(self, name: str) -> None:
         if name in self._disk.names() and self._disk.size(name):
