@@ -36,7 +36,16 @@ from crdt_service.wire.message import (
 )
 
 # Refusals that say more about the node than about the write.
-_ELSEWHERE = {"storage_full", "overloaded", "stopping", "node_unreachable", "too_few_owners", "syncing", "behind"}
+_ELSEWHERE = {
+    "storage_full",
+    "overloaded",
+    "stopping",
+    "node_unreachable",
+    "too_few_owners",
+    "too_many_origins",
+    "syncing",
+    "behind",
+}
 # Of keys that did not fit into an answer.
 _UNREAD = FailureReply(0, "unread", "", "")
 # A route found is used for so long. Raising it costs less, and asks closed channels and slow nodes for longer, in vain.
