@@ -127,6 +127,10 @@ class Router:
         """The owners of every slot."""
         return self._cluster.placement
 
+    def owners(self, slot: int) -> Sequence[str]:
+        """Return the ids of the nodes that own a slot, the preferred one first."""
+        return self._cluster.placement.owners(slot)
+
     def members(self) -> list[Member]:
         """Return every member."""
         return self._cluster.members()
