@@ -53,6 +53,10 @@ class GCounter(Datatype[State]):
             raise OperationError("the counter would pass 2**63 - 1", "use another key", "limit_exceeded")
         return {origin.replica: total}
 
+    def is_blind(self, op: bytes) -> bool:
+        """Return that it is: each replica has a total of its own."""
+        return True
+
     def join(self, state: State, delta: State) -> State:
         """Return the maximum per replica."""
         for replica, total in delta.items():
@@ -78,7 +82,8 @@ class GCounter(Datatype[State]):
 
     def restore(self, data: bytes) -> State:
         """Return the totals of bytes that this program wrote."""
-        return dict(read_packed(_own, data, self.name))
+        totals = read_packed(_own, data, self.name)
+        return dict(totals)
 
     def split(self, state: State, bytes_max: int) -> Iterator[State]:
         """Yield the totals of some replicas at a time."""

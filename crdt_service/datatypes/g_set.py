@@ -48,6 +48,10 @@ class GSet(Datatype[State]):
             raise OperationError(f"the set holds {ELEMENTS_MAX} elements", "use another key", "limit_exceeded")
         return {element}
 
+    def is_blind(self, op: bytes) -> bool:
+        """Return that it is: elements only come."""
+        return True
+
     def join(self, state: State, delta: State) -> State:
         """Return the union."""
         state |= delta

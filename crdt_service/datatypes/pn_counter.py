@@ -57,6 +57,10 @@ class PnCounter(Datatype[State]):
             raise OperationError("the counter would pass 2**63 - 1", "use another key", "limit_exceeded")
         return {origin.replica: (up, down)}
 
+    def is_blind(self, op: bytes) -> bool:
+        """Return that it is: each replica has totals of its own."""
+        return True
+
     def join(self, state: State, delta: State) -> State:
         """Return the maximum per replica and direction."""
         for replica, (up, down) in delta.items():

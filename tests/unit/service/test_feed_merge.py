@@ -310,7 +310,7 @@ def test_an_owner_that_told_last_before_others_came_is_still_followed():
     st.lists(st.tuples(st.integers(0, 30), st.sets(st.sampled_from("abcd"), min_size=1)), max_size=3),
 )
 def test_whoever_owned_a_key_before_its_last_state_is_told_last(vacancies, steps, moves):
-    """Each node passes through states in their order; those that own the key in the end reach the last, others need not.
+    """Each node passes through states in their order; those that own the key in the end reach the last.
 
     A state that an owner skips it has held all along, so it says so at least once in the end.
     """
