@@ -230,10 +230,6 @@ class Journal:
                 self._disk.remove(old)
         self._disk.sync_directory()
 
-    def clear_damage(self) -> None:
-        """Forget that damage was found."""
-        self.damage = ""
-
     def close(self) -> None:
         """Release the directory."""
         if self._descriptor >= 0:
