@@ -42,6 +42,7 @@ _ELSEWHERE = {
     "stopping",
     "node_unreachable",
     "too_few_owners",
+    "too_many_origins",
     "syncing",
     "behind",
     "fenced",
@@ -134,6 +135,10 @@ class Router:
     def uncopied(self) -> dict[str, int]:
         """Return how many slots each next owner has to copy still, by node id."""
         return self._cluster.uncopied()
+
+    def owners(self, slot: int) -> Sequence[str]:
+        """Return the ids of the nodes that own a slot, the preferred one first."""
+        return self._cluster.placement.owners(slot)
 
     def members(self) -> list[Member]:
         """Return every member."""
