@@ -241,7 +241,8 @@ def _read_line(prompt: str) -> str:
 
 
 def _operator(options: argparse.Namespace) -> Operator:
-    return Operator(read_secret(options.secret_file), _read_credentials(options, OPERATOR_NAME))
+    name = check_node_id(options.name)
+    return Operator(read_secret(options.secret_file), _read_credentials(options, name), name)
 
 
 def _read_encryption_keys(options: argparse.Namespace) -> list[Key]:
@@ -372,6 +373,12 @@ def _add_placement_commands(
 ) -> None:
     asking = argparse.ArgumentParser(add_help=False, parents=[access])
     asking.add_argument("--peer", action="append", required=True, help="HOST:PORT of any node; repeatable")
+    asking.add_argument(
+        "--as",
+        dest="name",
+        default=OPERATOR_NAME,
+        help=f"whom the certificate is for: {OPERATOR_NAME} if not given, or a node, inside its pod",
+    )
     resize = commands.add_parser(
         "resize", parents=[asking], help="decide how many nodes there are to be; wait for those that go"
     )
