@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import itertools
 import os
 import signal
 import socket
@@ -153,9 +154,12 @@ def _run_node(options: argparse.Namespace) -> None:
     )
 
     async def serve(stopping: asyncio.Event) -> None:
-        fenced: str | None = ""
-        while fenced is not None:
-            fenced = await make(fenced=fenced).run(listen, metrics_listen, stopping)
+        fenced = ""
+        for times in itertools.count():
+            reason = await make(fenced=fenced, times_fenced=times).run(listen, metrics_listen, stopping)
+            if reason is None:
+                return
+            fenced = reason
 
     _run(serve, recorder)
 

@@ -97,6 +97,7 @@ class Node:
         plugins: Where strategies of conflict rules come from, beside the built-in ones.
         node_count: Returns how many nodes there are to be, or raises ConfigError; it is asked again now and then.
         fenced: Why its directory was given another name just before, empty if it was not.
+        times_fenced: How often that was so since the process started.
     """
 
     def __init__(
@@ -115,8 +116,10 @@ class Node:
         plugins: PluginsConfig,
         node_count: Callable[[], int],
         fenced: str = "",
+        times_fenced: int = 0,
     ) -> None:
         self._metrics = NodeMetrics()
+        self._metrics.on_fenced(times_fenced)
         self._resolvers = Resolvers(
             plugins,
             config.crdt.conflict_rules,
@@ -382,7 +385,7 @@ class Node:
         self._is_fencing = True
         self._fenced = reason
         self._placer.fence(reason)
-        self._metrics.on_fenced()
+        self._metrics.on_fenced(1)
         _log.error("this volume is not what it was: %s. It gets a new seat, and what it holds is joined back", reason)
         self._fencing = asyncio.create_task(self._rename())
 
