@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, cast
 
-from crdt_service.kernel.error import ServiceError
+from crdt_service.kernel.error import MalformedError, ServiceError
 from crdt_service.loops.commit import Committer
 from crdt_service.membership.decision import accept, choose, is_decided, next_ballot, prepare
 from crdt_service.membership.document import check_document, replicas_of
@@ -94,6 +94,8 @@ class Decider:
             ServiceError: This node has taken up another document.
         """
         check_document(request.document)
+        if request.document.epoch <= request.epoch:
+            raise MalformedError(f"placement {request.document.epoch} does not follow {request.epoch}")
         self._check(request.epoch)
         seat = self._seat()
         change = partial(

@@ -395,7 +395,7 @@ class Placer:
         if document is None:
             await self._begin()
         elif self._is_left_behind(document):
-            await self._decide(lambda _: self._replica.placement.accepted)
+            await self._decide(document, lambda _: self._replica.placement.accepted)
         elif document.next is not None:
             await self._settle(document)
         elif not self.has_seat:
@@ -423,7 +423,7 @@ class Placer:
             is_new = all(promise.is_empty for promise in promises.values())
             return documents.first(seats, self._factor, self._node_count, self._node_id, is_new=is_new)
 
-        await self._decide(build, voters)
+        await self._decide(None, build, voters)
 
     async def _settle(self, document: PlacementDocument) -> None:
         """End a change once enough is copied; give it up if that does not come to be."""
@@ -432,9 +432,9 @@ class Placer:
         moving = ownership.moving()
         after = follow_document(documents.end(document, self._node_id))
         if all(after.is_quorum(slot, Concern.MAJORITY, partial(_has_copied, copied, slot)) for slot in moving):
-            await self._decide(lambda _: documents.end(document, self._node_id))
+            await self._decide(document, lambda _: documents.end(document, self._node_id))
         elif document.reason not in ("upgrade", "accept_loss") and self._is_silent(document):
-            await self._decide(lambda _: documents.abort(document, self._node_id))
+            await self._decide(document, lambda _: documents.abort(document, self._node_id))
 
     def _is_silent(self, document: PlacementDocument) -> bool:
         """Tell whether a next owner was away for so long that the change is given up."""
@@ -470,7 +470,7 @@ class Placer:
             return
         if min(joining) != self._node_id and now - self._ready_since < GATHER_SECONDS:
             return
-        await self._decide(lambda _: documents.seat(document, joining.values(), self._node_id))
+        await self._decide(document, lambda _: documents.seat(document, joining.values(), self._node_id))
 
     def _may_join(self, document: PlacementDocument) -> bool:
         if self._is_displaced:
@@ -499,12 +499,17 @@ class Placer:
 
     async def _decide(
         self,
+        document: PlacementDocument | None,
         build: Build,
         voters: dict[str, Channel] | None = None,
     ) -> PlacementDocument | None:
-        """Have the next document decided and take it up; None if none is decided yet."""
+        """Have what follows a document decided and take it up; None if nothing is decided yet, or that one was left.
+
+        Something built on another document than the one that it is to follow could be accepted, and never taken up.
+        """
         async with self._deciding:
-            document = self.document
+            if self._replica.epoch != (0 if document is None else document.epoch):
+                return None
             is_first = document is None
             if voters is None:
                 names = replicas_of(document.old) if document is not None else frozenset[str]()
@@ -568,7 +573,7 @@ class Placer:
             await self._take_up(proposal)
         else:
             for _ in range(PROPOSALS_MAX):
-                if self._replica.epoch != document.epoch or await self._decide(lambda _: proposal) is not None:
+                if self._replica.epoch != document.epoch or await self._decide(document, lambda _: proposal) is not None:
                     break
             else:
                 raise ServiceError(

@@ -83,6 +83,7 @@ class Link:
         self.source = source
         self.target = target
         self.closed = asyncio.Event()
+        self.asker = source.asker
         self._network = network
         self.replica = target.replica.id
         self.protocol = PROTOCOL
@@ -134,11 +135,11 @@ class Link:
         process = self._network.find(self.node_id)
         if process is not None:
             self._network.trace("arrive_again", self.source.name, self.node_id)
-            process.spawn(_ignore_refusal(process.answer(request)))
+            process.spawn(_ignore_refusal(process.answer(self.asker, request)))
 
     async def _answer(self, request):
         try:
-            reply = await self.target.answer(request)
+            reply = await self.target.answer(self.asker, request)
         except ServiceError as error:
             reply = FailureReply(request.id, error.code, error.message, error.remedy)
         self._back.send(encode_message(reply))
