@@ -18,7 +18,7 @@ from crdt_service.api.probe import Probe
 from crdt_service.disk.disk import Disk
 from crdt_service.disk.journal import Journal
 from crdt_service.disk.measured import MeasuredJournal
-from crdt_service.kernel.clock import HybridClock, SystemClock
+from crdt_service.kernel.clock import HybridClock, SystemClock, boot_milliseconds
 from crdt_service.kernel.config import Config, PluginsConfig
 from crdt_service.kernel.error import ConfigError, ServiceError
 from crdt_service.kernel.ident import check_node_id
@@ -37,7 +37,6 @@ from crdt_service.membership.swim import Swim
 from crdt_service.membership.table import ALIVE
 from crdt_service.metrics.backup import FAILURE_KEY, SUCCESS_KEY, decode_failure, decode_success
 from crdt_service.metrics.metrics import NodeMetrics
-from crdt_service.net.channel import Channel
 from crdt_service.net.credentials import Credentials
 from crdt_service.net.handshake import BACKEND, NODE, Identity
 from crdt_service.net.http import HttpServer
@@ -49,6 +48,7 @@ from crdt_service.resolution.policy import read_policy
 from crdt_service.store.store import Store
 from crdt_service.telemetry.trace import Recorder
 from crdt_service.wire.message import (
+    UNREACHABLE_MAX,
     BackupRequest,
     ClientRequest,
     LeaveReply,
@@ -56,6 +56,8 @@ from crdt_service.wire.message import (
     MembershipRequest,
     MemberUpdate,
     Placed,
+    PulseReply,
+    PulseRequest,
     PushRequest,
     Reply,
     Request,
@@ -185,11 +187,14 @@ class Node:
             secret,
             resolve=discover if is_clustered else resolve_fixed([]),
             learn=self._learn if is_clustered else dict,
-            on_open=self._use,
+            on_open=lambda channel: self._exchange.run(channel),
+            on_link=lambda channel: self._gossip.opened(channel),
+            on_unlink=lambda channel: self._gossip.closed(channel),
             randomness=randomness,
             credentials=credentials,
         )
-        self._gossip = Gossip(self._swim, self._mesh.channels, time.monotonic)
+        # Who is silent is still a member: what membership makes of that follows its own, longer limits.
+        self._gossip = Gossip(self._swim, self._mesh.linked, time.monotonic)
         self._gossip.subscribe(lambda: self._exchange.place(self._place()))
 
     async def run(self, listen: Endpoint, metrics_listen: Endpoint, stopping: asyncio.Event) -> None:
@@ -324,18 +329,17 @@ class Node:
     def _learn(self) -> dict[str, Endpoint]:
         return self._gossip.endpoints()
 
-    async def _use(self, channel: Channel) -> None:
-        self._gossip.opened(channel)
-        try:
-            await self._exchange.run(channel)
-        finally:
-            self._gossip.closed(channel)
+    def _show_pulse(self, request: PulseRequest) -> Reply:
+        others = self._exchange.placement.members.keys() - self._mesh.channels.keys() - {self._node_id}
+        return PulseReply(request.id, boot_milliseconds(), sorted(others)[:UNREACHABLE_MAX] if others else [])
 
     def _handle(
         self, other: Identity, request: Request | Placed[Request]
     ) -> Reply | Placed[Reply] | Coroutine[Any, Any, Reply]:
         if isinstance(request, Placed):
             raise ServiceError("moved", "this node knows of no placement", "exchange placements first")
+        if isinstance(request, PulseRequest):
+            return self._show_pulse(request)
         if isinstance(request, MembershipRequest):
             return self._gossip.answer(other.node_id if other.role != BACKEND else "", request)
         if other.role == BACKEND and not isinstance(request, _BACKEND_REQUESTS):

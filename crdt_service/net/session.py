@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from crdt_service.kernel.error import ServiceError
+from crdt_service.net.channel import IN_FLIGHT_MAX as REQUESTS_MAX
 from crdt_service.net.handshake import Identity
 from crdt_service.telemetry.context import RequestContext, unpack_trace
 from crdt_service.telemetry.context import request as log_context
@@ -21,8 +22,8 @@ from crdt_service.wire.message import (
     encode_message,
 )
 
-# Raising it lets one connection hold more unanswered requests in memory.
-IN_FLIGHT_MAX = 1024
+# More than the other end sends: while nothing is read, pulses are not either, and this end passes for silent.
+IN_FLIGHT_MAX = REQUESTS_MAX + 1
 
 Answer = Reply | Placed[Reply]
 # A reply at once costs no task; a coroutine is run beside the others of its connection.
@@ -68,6 +69,9 @@ class Session:
         self._handler = handler
         self._wire = wire
         self._is_writable = True
+
+    def hear(self) -> None:
+        """Take no note: the other end watches over this one."""
 
     def receive(self, body: bytes | bytearray) -> None:
         """Answer a request, now or later.

@@ -29,6 +29,8 @@ PROTOCOL = 4
 # The release before speaks it: without placements, pulses and votes on lives. Goes once no upgrade starts from there.
 PROTOCOL_BEFORE = 3
 CONFLICTS_MAX = 1000
+# Of the nodes that a node does not reach; beyond it the cluster is in pieces, and which others there are says no more.
+UNREACHABLE_MAX = 64
 # Raising it makes one request do more, and others of its connection wait longer for it.
 ITEMS_MAX = 256
 # Raising it makes fewer and longer pages.
@@ -654,6 +656,38 @@ class LeaveReply(msgspec.Struct, frozen=True, array_like=True, tag=47, forbid_un
     held: Annotated[int, Meta(ge=0, le=SLOTS)]
 
 
+class PulseRequest(msgspec.Struct, frozen=True, array_like=True, tag=48, forbid_unknown_fields=True):
+    """Ask for a sign of life; only of who speaks protocol 4."""
+
+    id: RequestId
+
+
+class PulseReply(msgspec.Struct, frozen=True, array_like=True, tag=49, forbid_unknown_fields=True):
+    """The process runs.
+
+    Attributes:
+        boot_ms: What its machine's clock since boot says, in milliseconds: it never goes back, and counts suspensions.
+        unreachable: Members that it has no channel to or hears nothing from, some of them if there are many.
+    """
+
+    id: RequestId
+    boot_ms: Number
+    unreachable: Annotated[list[Identifier], Meta(max_length=UNREACHABLE_MAX)]
+
+
+class ReceiptRequest(msgspec.Struct, frozen=True, array_like=True, tag=78, forbid_unknown_fields=True):
+    """Ask whether as many owners as `concern` asks hold a named write of a key, or can be made to; write nothing new.
+
+    Answered by a `ValueReply` without a value, and without a type if none that was asked holds it: then the write may
+    still be on an owner that did not answer. Only of who speaks protocol 4.
+    """
+
+    id: RequestId
+    key: str
+    concern: Concern
+    token: Token
+
+
 class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=70, forbid_unknown_fields=True):
     """Ask which of these keys the receiver may purge.
 
@@ -747,19 +781,19 @@ PurgeProtocol = VoteRequest | PurgeRequest | AgreedRequest | TombstonesRequest
 ReplicationRequest = PushRequest | ProgressRequest | StateRequest | OwnershipRequest
 RepairRequest = RootRequest | SumRequest | FetchRequest
 ConflictRequest = ConflictsRequest | ExplainRequest
-WritingRequest = WriteRequest | DeleteRequest | WriteManyRequest
+WritingRequest = WriteRequest | DeleteRequest | WriteManyRequest | ReceiptRequest
 ClientRequest = ReadRequest | ReadManyRequest | WritingRequest | ListRequest | ChangesRequest | ConflictRequest
 StoreRequest = ClientRequest | ReplicationRequest | RepairRequest | RestoreRequest | PurgeProtocol
 MembershipRequest = PingRequest | IndirectPingRequest | TableRequest
 OperatorRequest = BackupRequest | LeaveRequest
-Request = StoreRequest | MembershipRequest | OperatorRequest
+Request = StoreRequest | MembershipRequest | OperatorRequest | PulseRequest
 OperatorReply = BackupReply | RestoreReply | LeaveReply
 MembershipReply = PingReply | IndirectPingReply | TableReply
 PurgeReply = VoteReply | AgreedReply | TombstonesReply
 ReplicationReply = PushReply | ProgressReply | StateReply | OwnershipReply | PurgeReply
 RepairReply = RootReply | SumReply | FetchReply
 ClientReply = ValueReply | ManyReply | ListReply | ChangesReply | ConflictsReply
-Reply = ClientReply | FailureReply | ReplicationReply | RepairReply | MembershipReply | OperatorReply
+Reply = ClientReply | FailureReply | ReplicationReply | RepairReply | MembershipReply | OperatorReply | PulseReply
 Handshake = Hello | Challenge | Proof
 
 M = TypeVar("M")

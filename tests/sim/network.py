@@ -90,6 +90,15 @@ class Link:
         self._out = _Pipe(network, source.name, target.name, self._arrive)
         self._back = _Pipe(network, target.name, source.name, self._return)
 
+    @property
+    def is_silent(self):
+        """As Channel has it."""
+        return self._channel.is_silent
+
+    async def wait_turned(self):
+        """As Channel does."""
+        await self._channel.wait_turned()
+
     async def request(self, build):
         """As the Channel protocol says."""
         if not self.source.is_alive:
@@ -146,6 +155,7 @@ class Link:
     def _return(self, frame):
         reply = decode_reply(frame)
         self._network.trace("return", self.node_id, self.source.name, type(reply).__name__, len(frame))
+        self._channel.hear()
         self._channel.receive(frame)
 
 
