@@ -187,14 +187,13 @@ class Node:
             secret,
             resolve=discover if is_clustered else resolve_fixed([]),
             learn=self._learn if is_clustered else dict,
-            on_open=lambda channel: self._exchange.run(channel),
-            on_link=lambda channel: self._gossip.opened(channel),
-            on_unlink=lambda channel: self._gossip.closed(channel),
+            on_open=self._exchange.run,
             randomness=randomness,
             credentials=credentials,
         )
         # Who is silent is still a member: what membership makes of that follows its own, longer limits.
         self._gossip = Gossip(self._swim, self._mesh.linked, time.monotonic)
+        self._mesh.watch(self._gossip.opened, self._gossip.closed)
         self._gossip.subscribe(lambda: self._exchange.place(self._place()))
 
     async def run(self, listen: Endpoint, metrics_listen: Endpoint, stopping: asyncio.Event) -> None:

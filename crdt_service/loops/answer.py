@@ -43,6 +43,7 @@ from crdt_service.wire.message import (
     PushRequest,
     ReadManyRequest,
     ReadRequest,
+    ReceiptRequest,
     Reply,
     RestoreReply,
     RestoreRequest,
@@ -96,6 +97,7 @@ class Answerer:
             WriteRequest: writer.write,
             WriteManyRequest: writer.write_many,
             DeleteRequest: writer.delete,
+            ReceiptRequest: writer.recall,
             VoteRequest: collector.vote,
             PurgeRequest: collector.purge,
             TombstonesRequest: collector.show_tombstones,
@@ -200,24 +202,49 @@ class Answerer:
                     while waiting and len(answers) < missing:
                         done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                         answers += [answer for task in done if (answer := task.result()) is not None]
-                    held = await self._spread(key, answers)
+                    if len(answers) >= missing:
+                        held = await self._spread(key, answers, waiting, missing)
         finally:
             for task in waiting:
                 task.cancel()
         if held < missing:
             raise ServiceError(
-                "concern_not_met", f"owners that answered: {held} of {missing} that are needed", "read again later"
+                "too_few_owners",
+                f"{held} other owners of the key hold what was read, {missing} are needed",
+                "retry, or ask for less",
             )
 
-    async def _spread(self, key: str, answers: list["_States"]) -> int:
-        """Join what owners answered, then have each of them join what it lacks; return how many hold it all then."""
+    async def _spread(
+        self, key: str, answers: list["_States"], later: set[asyncio.Task["_States | None"]], wanted: int
+    ) -> int:
+        """Join what owners answered, then have them join what they lack; return how many hold it all then.
+
+        As soon as `wanted` of them do, no other is waited for: who is slow may be among those that answered, and who
+        answers later counts as well.
+        """
         for news in group_deltas((delta for answer in answers for delta in answer.deltas), PUSH_BYTES_MAX):
             await self._committer.join_states(news)
         joined = _digest(self._store, key)
-        lacking = [answer.channel for answer in answers if answer.digest != joined]
-        groups = list(group_deltas(self._store.split_key(key, PUSH_BYTES_MAX), PUSH_BYTES_MAX)) if lacking else []
-        taken = await asyncio.gather(*(_send_all(channel, groups, self._replica) for channel in lacking))
-        return len(answers) - taken.count(False)
+        groups: list[list[Delta]] = []
+        held, giving, asked = 0, set[asyncio.Task[bool]](), set(later)
+        try:
+            while True:
+                for answer in answers:
+                    if answer.digest == joined:
+                        held += 1
+                        continue
+                    groups = groups or list(group_deltas(self._store.split_key(key, PUSH_BYTES_MAX), PUSH_BYTES_MAX))
+                    giving.add(asyncio.create_task(_send_all(answer.channel, groups, self._replica)))
+                if held >= wanted or not (giving or asked):
+                    return held
+                done, _ = await asyncio.wait({*giving, *asked}, return_when=asyncio.FIRST_COMPLETED)
+                held += sum(task.result() for task in giving & done)
+                answers = [states for task in asked & done if (states := task.result()) is not None]
+                giving -= done
+                asked -= done
+        finally:
+            for task in giving:
+                task.cancel()
 
 
 @dataclass(frozen=True, slots=True)

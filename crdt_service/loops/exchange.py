@@ -35,7 +35,7 @@ from crdt_service.wire.message import (
 )
 
 # Raising it has writers wait longer for owners that do not answer.
-CONCERN_SECONDS_MAX = 5.0
+CONCERN_SECONDS_MAX = 1.5
 PUSH_RETRY_SECONDS = 0.2
 _ALL = frozenset(range(SLOTS))
 _EPOCH_BITS = 53

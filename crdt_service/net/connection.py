@@ -21,8 +21,8 @@ _READ_BYTES = 64 << 10
 _FLUSH_BYTES = 64 << 10
 # How long an end that closes waits for the other to take what was written, and for its farewell in TLS.
 _FAREWELL_SECONDS_MAX = 2.0
-# The kernel ends a connection once what was sent is not acknowledged for so long, or not let in. Raising it bears longer
-# cuts without a new connection; lowering it finds sooner that packets pass again.
+# The kernel ends a connection once what was sent is not acknowledged for so long, or not let in. Raising it bears
+# longer cuts without a new connection; lowering it finds sooner that packets pass again.
 _UNACKNOWLEDGED_MS_MAX = 1000
 
 

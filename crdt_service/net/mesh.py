@@ -35,8 +35,6 @@ class Mesh:
         learn: Returns the addresses that gossip told, by node id.
         on_open: Uses a channel from when it may be used; it is cancelled when the channel falls silent or closes, and
             called again when the other end is heard again.
-        on_link: Called when a connection opens.
-        on_unlink: Called when it ends; it may have been silent in between.
         observe: Hears of each request on any channel, as `Channel` says.
 
     Attributes:
@@ -53,8 +51,6 @@ class Mesh:
         learn: Learn,
         on_open: OnOpen,
         randomness: random.Random,
-        on_link: OnLink | None = None,
-        on_unlink: OnLink | None = None,
         credentials: Credentials | None = None,
         observe: Observe | None = None,
     ) -> None:
@@ -65,13 +61,18 @@ class Mesh:
         self._resolve = resolve
         self._learn = learn
         self._on_open = on_open
-        self._on_link = on_link or _ignore
-        self._on_unlink = on_unlink or _ignore
+        self._on_link: list[OnLink] = []
+        self._on_unlink: list[OnLink] = []
         self._random = randomness
         self._credentials = credentials
         self._observe = observe
         self._view = Links()
         self._links: dict[Endpoint, asyncio.Task[None]] = {}
+
+    def watch(self, on_link: OnLink, on_unlink: OnLink) -> None:
+        """Call `on_link` when a connection opens, and `on_unlink` when it ends; it may have been silent in between."""
+        self._on_link.append(on_link)
+        self._on_unlink.append(on_unlink)
 
     def peers(self) -> list[Link]:
         """Return every link but that to this process."""
@@ -137,7 +138,8 @@ class Mesh:
         """Keep an authenticated channel in use until it ends, but for while it is silent."""
         node_id = channel.node_id
         self.linked[node_id] = channel
-        self._on_link(channel)
+        for on_link in self._on_link:
+            on_link(channel)
         try:
             while not channel.closed.is_set():
                 if channel.is_silent:
@@ -149,7 +151,8 @@ class Mesh:
             channel.close()
             if self.linked.get(node_id) is channel:
                 del self.linked[node_id]
-            self._on_unlink(channel)
+            for on_unlink in self._on_unlink:
+                on_unlink(channel)
 
     async def _offer(self, endpoint: Endpoint, channel: Channel) -> None:
         """Let a channel be used until it falls silent or ends."""
@@ -170,10 +173,6 @@ class Mesh:
         except Exception:
             _log.exception("the exchange with %s failed; it starts again", channel.node_id)
             channel.close()
-
-
-def _ignore(_: Channel) -> None:
-    """Take no note."""
 
 
 def resolve_fixed(peers: list[Endpoint]) -> Resolve:

@@ -7,11 +7,19 @@ from crdt_service.wire.message import Placed, Reply, Request
 
 
 class Channel(Protocol):
-    """An authenticated connection to one node, whose data directory `replica` names, in a version of the protocol."""
+    """An authenticated connection to one node.
+
+    Attributes:
+        node_id: The node.
+        replica: Names its data directory.
+        protocol: The version of the protocol that both ends speak.
+        unreachable: Nodes that the node has said it does not reach.
+    """
 
     node_id: str
     replica: str
     protocol: int
+    unreachable: frozenset[str]
 
     async def request(self, build: Callable[[int], Request]) -> Reply:
         """Send the request that `build` makes of an id; return its reply.

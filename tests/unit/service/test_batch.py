@@ -186,6 +186,8 @@ async def test_a_deletion_and_conditions_over_the_wire():
 
 
 class FakeChannel:
+    unreachable = frozenset()
+
     """Answers with what `outcomes` says of its keys, and counts them."""
 
     def __init__(self, node_id, outcomes):

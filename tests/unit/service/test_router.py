@@ -22,6 +22,9 @@ MISSING = ValueReply(1, "", b"")
 
 
 class FakeChannel:
+    protocol = 4
+    unreachable = frozenset()
+
     def __init__(self, node_id, outcome):
         self.node_id = node_id
         self.outcome = outcome
