@@ -48,10 +48,10 @@ async def find_out(
                 if (channel := channels.get(node_id)) is not None:
                     try:
                         return node_id, cast(ValueReply, await channel.request(build))
-                    except UnreachableError:  # It is the channel that ended, or one that has ended by now.
+                    except (UnreachableError, OutcomeUnknownError):  # It is gone, still or again.
                         pass
                     except ServiceError as error:
-                        if error.code in elsewhere or isinstance(error, OutcomeUnknownError):
+                        if error.code in elsewhere:
                             return None
                         raise
                 for name in others:

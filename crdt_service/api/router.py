@@ -408,12 +408,11 @@ class Router:
                     reply = cast(ValueReply, await channel.request(build))
             except ServiceError as error:
                 # It may be asked of the next whatever became of it here, unless it is known to have changed the key.
-                if isinstance(error, OutcomeUnknownError):
-                    lost = error if is_change else None
-                    error = UnreachableError(channel.node_id)
-                if error.code not in _ELSEWHERE and (is_change or error.code != "concern_not_met"):
-                    raise
-                last = error
+                if is_change and isinstance(error, OutcomeUnknownError):
+                    lost = error
+                last = _refusal(error, channel.node_id, is_change=is_change)
+                if last.code not in _ELSEWHERE:
+                    raise last from error
                 continue
             if reply.type_name:
                 return channel.node_id, reply
@@ -479,6 +478,15 @@ class Router:
         others = sorted(set(channels).difference(near))
         first = turn % max(1, len(others))
         return [channels[name] for name in (*near, *others[first:], *others[:first])]
+
+
+def _refusal(error: ServiceError, node_id: str, *, is_change: bool) -> ServiceError:
+    """Return what the failure of one node means for what is asked of one after the other."""
+    if isinstance(error, OutcomeUnknownError):
+        return UnreachableError(node_id)
+    if error.code == "concern_not_met" and not is_change:  # The release before says so of reads.
+        return ServiceError("too_few_owners", error.message, error.remedy)
+    return error
 
 
 def _is_cut_off(owners: Sequence[str], unreachable: frozenset[str]) -> bool:
