@@ -18,7 +18,7 @@ from crdt_service.api.probe import Probe
 from crdt_service.disk.disk import Disk
 from crdt_service.disk.journal import Journal
 from crdt_service.disk.measured import MeasuredJournal
-from crdt_service.kernel.clock import HybridClock, SystemClock, boot_milliseconds
+from crdt_service.kernel.clock import HybridClock, SystemClock
 from crdt_service.kernel.config import Config, PluginsConfig
 from crdt_service.kernel.error import ConfigError, ServiceError
 from crdt_service.kernel.ident import check_node_id
@@ -56,8 +56,6 @@ from crdt_service.wire.message import (
     MembershipRequest,
     MemberUpdate,
     Placed,
-    PulseReply,
-    PulseRequest,
     PushRequest,
     Reply,
     Request,
@@ -179,7 +177,9 @@ class Node:
         )
         self._backup = BackupSource(self._store, clock, lambda: self._exchange.is_synced)
         identity = Identity(NODE, node_id, self._journal.replica)
-        self._server = Server(identity, secret, self._handle, credentials, recorder)
+        self._server = Server(
+            identity, secret, self._handle, credentials, recorder, list_unreachable=self._list_unreachable
+        )
         discover = resolve_fixed(peers) if peers else resolve_dns(config.peer_service, config.peer_port)
         is_clustered = config.crdt.cluster_enabled
         self._mesh = Mesh(
@@ -328,17 +328,15 @@ class Node:
     def _learn(self) -> dict[str, Endpoint]:
         return self._gossip.endpoints()
 
-    def _show_pulse(self, request: PulseRequest) -> Reply:
+    def _list_unreachable(self) -> list[str]:
         others = self._exchange.placement.members.keys() - self._mesh.channels.keys() - {self._node_id}
-        return PulseReply(request.id, boot_milliseconds(), sorted(others)[:UNREACHABLE_MAX] if others else [])
+        return sorted(others)[:UNREACHABLE_MAX] if others else []
 
     def _handle(
         self, other: Identity, request: Request | Placed[Request]
     ) -> Reply | Placed[Reply] | Coroutine[Any, Any, Reply]:
         if isinstance(request, Placed):
             raise ServiceError("moved", "this node knows of no placement", "exchange placements first")
-        if isinstance(request, PulseRequest):
-            return self._show_pulse(request)
         if isinstance(request, MembershipRequest):
             return self._gossip.answer(other.node_id if other.role != BACKEND else "", request)
         if other.role == BACKEND and not isinstance(request, _BACKEND_REQUESTS):

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from crdt_service.kernel.clock import boot_milliseconds
 from crdt_service.kernel.error import ServiceError
 from crdt_service.net.channel import IN_FLIGHT_MAX as REQUESTS_MAX
 from crdt_service.net.handshake import Identity
@@ -14,11 +15,13 @@ from crdt_service.wire.message import (
     REQUEST_NAMES,
     FailureReply,
     Placed,
+    PulseReply,
+    PulseRequest,
     Reply,
     Request,
     TracedRequest,
+    decode_received,
     decode_request,
-    decode_traceable_request,
     encode_message,
 )
 
@@ -28,6 +31,8 @@ IN_FLIGHT_MAX = REQUESTS_MAX + 1
 Answer = Reply | Placed[Reply]
 # A reply at once costs no task; a coroutine is run beside the others of its connection.
 Handler = Callable[[Identity, Request | Placed[Request]], Answer | Coroutine[Any, Any, Answer]]
+# Returns the nodes that this process does not reach, at most `UNREACHABLE_MAX`.
+ListUnreachable = Callable[[], list[str]]
 
 
 class Wire(Protocol):
@@ -61,8 +66,11 @@ class Session:
         wire: Wire,
         answers: set[asyncio.Task[None]],
         recorder: Recorder | None = None,
+        *,
+        list_unreachable: ListUnreachable = list,
     ) -> None:
         self._recorder = recorder
+        self._list_unreachable = list_unreachable
         self._answers = answers
         self._in_flight = 0
         self._other = other
@@ -79,9 +87,11 @@ class Session:
         Raises:
             MalformedError: It is none.
         """
-        request = decode_traceable_request(body)
+        request = decode_received(body)
         if isinstance(request, TracedRequest):
             self._receive_traced(request)
+        elif isinstance(request, PulseRequest):
+            self._wire.send(encode_message(PulseReply(request.id, boot_milliseconds(), self._list_unreachable())))
         else:
             self._answer(request, None)
 

@@ -786,7 +786,7 @@ ClientRequest = ReadRequest | ReadManyRequest | WritingRequest | ListRequest | C
 StoreRequest = ClientRequest | ReplicationRequest | RepairRequest | RestoreRequest | PurgeProtocol
 MembershipRequest = PingRequest | IndirectPingRequest | TableRequest
 OperatorRequest = BackupRequest | LeaveRequest
-Request = StoreRequest | MembershipRequest | OperatorRequest | PulseRequest
+Request = StoreRequest | MembershipRequest | OperatorRequest
 OperatorReply = BackupReply | RestoreReply | LeaveReply
 MembershipReply = PingReply | IndirectPingReply | TableReply
 PurgeReply = VoteReply | AgreedReply | TombstonesReply
@@ -795,6 +795,8 @@ RepairReply = RootReply | SumReply | FetchReply
 ClientReply = ValueReply | ManyReply | ListReply | ChangesReply | ConflictsReply
 Reply = ClientReply | FailureReply | ReplicationReply | RepairReply | MembershipReply | OperatorReply | PulseReply
 Handshake = Hello | Challenge | Proof
+# What a session gets; pulses it answers itself.
+Received = Request | TracedRequest | PulseRequest
 
 M = TypeVar("M")
 
@@ -822,7 +824,7 @@ _PLACED_BYTE = bytes([_PLACED])
 _EPOCH = struct.Struct(">BQ")
 _encoder = msgspec.msgpack.Encoder()
 _request: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
-_traceable: msgspec.msgpack.Decoder[Request | TracedRequest] = msgspec.msgpack.Decoder(Request | TracedRequest)
+_received: msgspec.msgpack.Decoder[Received] = msgspec.msgpack.Decoder(Received)
 _reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _handshake: msgspec.msgpack.Decoder[Handshake] = msgspec.msgpack.Decoder(Handshake)
 _step: msgspec.msgpack.Decoder[Step] = msgspec.msgpack.Decoder(Step)
@@ -835,7 +837,7 @@ REQUEST_NAMES: dict[type, str] = {
 }
 
 
-def encode_message(message: Request | TracedRequest | Reply | Handshake | Placed[Request] | Placed[Reply]) -> bytes:
+def encode_message(message: Received | Reply | Handshake | Placed[Request] | Placed[Reply]) -> bytes:
     """Return the bytes of a message."""
     if type(message) is Placed:
         return _EPOCH.pack(_PLACED, message.epoch) + _encoder.encode(message.message)
@@ -851,13 +853,13 @@ def decode_request(data: bytes | bytearray) -> Request | Placed[Request]:
     return _decode_placed(_request, data) if data[:1] == _PLACED_BYTE else _decode(_request, data)
 
 
-def decode_traceable_request(data: bytes | bytearray) -> Request | TracedRequest | Placed[Request]:
-    """Return the request in `data`, or what says to which trace it belongs.
+def decode_received(data: bytes | bytearray) -> Received | Placed[Request]:
+    """Return the request in `data`, what says to which trace it belongs, or a pulse.
 
     Raises:
         MalformedError: There is none.
     """
-    return _decode_placed(_request, data) if data[:1] == _PLACED_BYTE else _decode(_traceable, data)
+    return _decode_placed(_request, data) if data[:1] == _PLACED_BYTE else _decode(_received, data)
 
 
 def decode_reply(data: bytes | bytearray) -> Reply | Placed[Reply]:

@@ -13,9 +13,11 @@ from crdt_service.wire.message import (
     PROTOCOL,
     FailureReply,
     Placed,
+    PulseReply,
+    PulseRequest,
     PushRequest,
+    decode_received,
     decode_reply,
-    decode_request,
     encode_message,
 )
 
@@ -130,7 +132,11 @@ class Link:
         self._channel.end()
 
     def _arrive(self, frame):
-        request = decode_request(frame)
+        request = decode_received(frame)
+        if isinstance(request, PulseRequest):
+            if self.target.is_alive:
+                self._back.send(encode_message(PulseReply(request.id, 0, [])))
+            return
         inner = request.message if isinstance(request, Placed) else request
         self._network.trace("arrive", self.source.name, self.node_id, type(inner).__name__, len(frame))
         if self.target.is_alive:

@@ -12,7 +12,7 @@ from crdt_service.loops.garbage import Collector
 from crdt_service.loops.rewrite import rewrite
 from crdt_service.replication.replica import Replica
 from crdt_service.store.store import Store
-from crdt_service.wire.message import Concern, PulseReply, PulseRequest, ReadRequest, WriteRequest
+from crdt_service.wire.message import Concern, ReadRequest, WriteRequest
 from crdt_service.wire.seal import Key
 from tests.sim.disk import PowerLoss
 from tests.sim.history import Seen
@@ -114,8 +114,6 @@ class Process:
 
     async def answer(self, request):
         """Answer as a node does, and note what a client sees."""
-        if isinstance(request, PulseRequest):
-            return PulseReply(request.id, 0, [])
         history, asked = self._world.history, self._world.loop.time()
         reply = self._answerer.answer(request)
         if asyncio.iscoroutine(reply):

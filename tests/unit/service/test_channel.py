@@ -19,6 +19,7 @@ from crdt_service.wire.message import (
     ReadRequest,
     ValueReply,
     WriteRequest,
+    decode_received,
     decode_reply,
     decode_request,
     encode_message,
@@ -54,7 +55,7 @@ class LivingWire(FakeWire):
     channel = None
 
     def send(self, body):
-        if isinstance(request := decode_request(body), PulseRequest):
+        if isinstance(request := decode_received(body), PulseRequest):
             asyncio.get_running_loop().call_later(0.01, self.answer, encode_message(PulseReply(request.id, 0, [])))
         else:
             super().send(body)

@@ -23,7 +23,7 @@ from crdt_service.wire.message import (
     PulseRequest,
     ReadRequest,
     ValueReply,
-    decode_request,
+    decode_received,
     encode_message,
 )
 from tests.sim.loop import VirtualLoop
@@ -48,7 +48,7 @@ class OtherEnd:
         self._held = []
 
     def send(self, body):
-        request = decode_request(body)
+        request = decode_received(body)
         if not isinstance(request, PulseRequest):
             self.requests.append(request)
             return

@@ -21,8 +21,8 @@ from crdt_service.wire.message import (
     TracedRequest,
     ValueReply,
     WriteRequest,
+    decode_received,
     decode_request,
-    decode_traceable_request,
     encode_message,
 )
 from tests.unit.service.test_channel import FakeWire, run
@@ -97,7 +97,7 @@ def test_a_traced_request_carries_its_span_and_ends_with_the_reply(recorder):
         with within(root):
             asking = asyncio.create_task(channel.request(READ))
         await asyncio.sleep(0)
-        traced = decode_traceable_request(wire.sent[0])
+        traced = decode_received(wire.sent[0])
         [_, span] = recorder.spans
         assert ("read", Kind.CLIENT, root.context, "node-0") == (
             span.name,
