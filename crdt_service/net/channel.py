@@ -50,7 +50,7 @@ _PROTOCOL_OF_PULSES = 4
 # Timers may fire so much too early.
 _TIMER_SECONDS = 0.002
 # They carry limits of their own, and what they find out is not to depend on what the channel found out.
-_PROBES = (PingRequest, IndirectPingRequest)
+_PROBES = frozenset({PingRequest, IndirectPingRequest})
 
 Observe = Callable[[str, float, str], None]
 
@@ -149,7 +149,7 @@ class Channel:
             await self._wait_unblocked()
         number = next(self._ids)
         request = build(number)
-        is_probe = isinstance(request, _PROBES)
+        is_probe = type(request) in _PROBES
         is_refused = self.is_silent and not is_probe
         if is_refused or self.closed.is_set() or len(self._waiting) >= IN_FLIGHT_MAX:
             raise UnreachableError(self.node_id)
