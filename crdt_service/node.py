@@ -42,7 +42,6 @@ from crdt_service.membership.swim import Swim
 from crdt_service.membership.table import ALIVE
 from crdt_service.metrics.backup import FAILURE_KEY, SUCCESS_KEY, decode_failure, decode_success
 from crdt_service.metrics.metrics import NodeMetrics
-from crdt_service.net.channel import Channel
 from crdt_service.net.credentials import Credentials
 from crdt_service.net.handshake import BACKEND, NODE, Identity
 from crdt_service.net.http import HttpServer
@@ -54,6 +53,7 @@ from crdt_service.resolution.policy import read_policy
 from crdt_service.store.store import Store
 from crdt_service.telemetry.trace import Recorder
 from crdt_service.wire.message import (
+    UNREACHABLE_MAX,
     BackupRequest,
     ClientRequest,
     DecisionRequest,
@@ -246,7 +246,9 @@ class Node:
         )
         self._backup = BackupSource(self._store, clock, lambda: self._placer.is_ready)
         identity = Identity(NODE, node_id, replica.id)
-        self._server = Server(identity, secret, self._handle, credentials, recorder)
+        self._server = Server(
+            identity, secret, self._handle, credentials, recorder, list_unreachable=self._list_unreachable
+        )
         discover = resolve_fixed(peers) if peers else resolve_dns(config.peer_service, config.peer_port)
         is_clustered = config.crdt.cluster_enabled
         self._mesh = Mesh(
@@ -254,11 +256,13 @@ class Node:
             secret,
             resolve=discover if is_clustered else resolve_fixed([]),
             learn=self._learn if is_clustered else dict,
-            on_open=self._use,
+            on_open=self._exchange.run,
             randomness=randomness,
             credentials=credentials,
         )
-        self._gossip = Gossip(self._swim, self._mesh.channels, time.monotonic)
+        # Who is silent is still a member: what membership makes of that follows its own, longer limits.
+        self._gossip = Gossip(self._swim, self._mesh.linked, time.monotonic)
+        self._mesh.watch(self._gossip.opened, self._gossip.closed)
         self._gossip.subscribe(self._place)
 
     async def run(self, listen: Endpoint, metrics_listen: Endpoint, stopping: asyncio.Event) -> str | None:
@@ -488,12 +492,9 @@ class Node:
     def _learn(self) -> dict[str, Endpoint]:
         return self._gossip.endpoints()
 
-    async def _use(self, channel: Channel) -> None:
-        self._gossip.opened(channel)
-        try:
-            await self._exchange.run(channel)
-        finally:
-            self._gossip.closed(channel)
+    def _list_unreachable(self) -> list[str]:
+        others = self._exchange.ownership.members.keys() - self._mesh.channels.keys() - {self._node_id}
+        return sorted(others)[:UNREACHABLE_MAX] if others else []
 
     def _handle(
         self, other: Identity, request: Request | Placed[Request]

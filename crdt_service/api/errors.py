@@ -52,13 +52,15 @@ CODES = {
         503, "more requests come than are answered, too many feeds are open, or too many writes wait for the disk"
     ),
     "storage_full": Code(503, "the disk is full; reads still work"),
-    "too_few_owners": Code(503, "the concern cannot be met now; nothing was done"),
+    "too_few_owners": Code(503, "too few of the key's owners are reachable, or answered in time; nothing was done"),
     "concern_not_met": Code(
-        503,
-        "a write is durable on its node and goes on to others, though fewer have it yet than asked; "
-        "a read got too few answers",
+        503, "the write is durable on its node and goes on to others, though fewer have it yet than asked"
     ),
-    "outcome_unknown": Code(503, "the answer was lost: the write may be there. Read before writing again"),
+    "outcome_unknown": Code(
+        503,
+        "the answer was lost, or too few owners confirmed a named write: it may be there. "
+        "Read before writing again, or send a named one again under its name",
+    ),
     "malformed": Code(503, "a node and the backend do not understand each other: check their versions"),
     "internal": Code(500, "the backend has a fault; its log says more under the request's id"),
 }

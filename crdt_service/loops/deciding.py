@@ -94,6 +94,8 @@ class Decider:
             ServiceError: This node has taken up another document.
         """
         check_document(request.document)
+        if request.document.epoch <= request.epoch:
+            raise MalformedError(f"placement {request.document.epoch} does not follow {request.epoch}")
         self._check(request.epoch)
         if request.document.epoch <= request.epoch:
             raise MalformedError(f"placement {request.document.epoch} does not follow placement {request.epoch}")

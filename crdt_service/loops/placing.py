@@ -413,7 +413,7 @@ class Placer:
             if self._node_count:
                 await self._begin()
         elif self._is_left_behind(document):
-            await self._decide(lambda _: self._replica.placement.accepted)
+            await self._decide(document, lambda _: self._replica.placement.accepted)
         elif document.next is not None:
             await self._settle(document)
         elif not self.has_seat:
@@ -441,7 +441,7 @@ class Placer:
             is_new = all(promise.is_empty for promise in promises.values())
             return documents.first(seats, self._factor, self._node_count, self._node_id, is_new=is_new)
 
-        await self._decide(build, voters)
+        await self._decide(None, build, voters)
 
     async def _settle(self, document: PlacementDocument) -> None:
         """End a change once enough is copied; give it up if that does not come to be."""
@@ -450,9 +450,9 @@ class Placer:
         moving = ownership.moving()
         after = follow_document(documents.end(document, self._node_id))
         if all(after.is_quorum(slot, Concern.MAJORITY, partial(_has_copied, copied, slot)) for slot in moving):
-            await self._decide(lambda _: documents.end(document, self._node_id))
+            await self._decide(document, lambda _: documents.end(document, self._node_id))
         elif documents.can_abort(document) and self._is_silent(document):
-            await self._decide(lambda _: documents.abort(document, self._node_id))
+            await self._decide(document, lambda _: documents.abort(document, self._node_id))
 
     def _is_silent(self, document: PlacementDocument) -> bool:
         """Tell whether a next owner was away for so long that the change is given up."""
@@ -488,7 +488,7 @@ class Placer:
             return
         if min(joining) != self._node_id and now - self._ready_since < GATHER_SECONDS:
             return
-        await self._decide(lambda _: documents.seat(document, joining.values(), self._node_id))
+        await self._decide(document, lambda _: documents.seat(document, joining.values(), self._node_id))
 
     def _may_join(self, document: PlacementDocument) -> bool:
         if self._is_displaced:
@@ -517,12 +517,17 @@ class Placer:
 
     async def _decide(
         self,
+        document: PlacementDocument | None,
         build: Build,
         voters: dict[str, Channel] | None = None,
     ) -> PlacementDocument | None:
-        """Have the next document decided and take it up; None if none is decided yet."""
+        """Have what follows a document decided and take it up; None if nothing is decided yet, or that one was left.
+
+        Something built on another document than the one that it is to follow could be accepted, and never taken up.
+        """
         async with self._deciding:
-            document = self.document
+            if self._replica.epoch != (0 if document is None else document.epoch):
+                return None
             is_first = document is None
             if voters is None:
                 names = replicas_of(document.old) if document is not None else frozenset[str]()
@@ -606,11 +611,11 @@ class Placer:
             ServiceError: Too few members answer.
         """
         for _ in range(PROPOSALS_MAX):
-            if self._replica.epoch != document.epoch:  # Another member has brought it, or another one, to its end.
-                return proposal if follows(self.document, proposal) else self.document
-            decided = await self._decide(lambda _: proposal)
+            decided = await self._decide(document, lambda _: proposal)
             if decided is not None:
                 return decided
+            if self._replica.epoch != document.epoch:  # Another member has brought it, or another one, to its end.
+                return proposal if follows(self.document, proposal) else self.document
         raise ServiceError(
             "undecided", "too few members answered to decide on a placement", "run again once more nodes are up"
         )

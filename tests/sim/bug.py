@@ -15,6 +15,7 @@ from crdt_service.loops.exchange import send_states
 from crdt_service.replication import commits
 from crdt_service.replication.commits import CommitLog
 from crdt_service.replication.handoff import Handoff
+from crdt_service.store import batch
 from crdt_service.store.batch import Batch
 from crdt_service.store.tombstones import Tombstones
 from tests.sim.simulation import Options
@@ -140,7 +141,7 @@ def a_quorum_of_one():
 
 @contextlib.contextmanager
 def a_repetition_counts_again():
-    with mock.patch.object(Batch, "_find_applied", lambda *_: None):
+    with mock.patch.object(batch, "find_applied", lambda *_: None):
         yield Options()
 
 

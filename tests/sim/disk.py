@@ -24,9 +24,9 @@ class PowerLoss(BaseException):
 
 
 class _File:
-    def __init__(self):
-        self.durable = b""
-        self.data = b""
+    def __init__(self, data=b""):
+        self.durable = data
+        self.data = data
         self.pending = []  # Writes (offset, bytes) and new sizes (int) since the last sync.
 
     def change(self, operation):
@@ -129,6 +129,16 @@ class SimDisk(Disk):
         file.durable = file.data = bytes(data)
         self._trace("disk", self._name, "flip", name)
         return True
+
+    def copy(self):
+        """Return all that is there, as a snapshot of the volume."""
+        return {name: file.data for name, file in self._names.items()}
+
+    def restore(self, content):
+        """Come back with what a snapshot holds."""
+        self.wipe()
+        self._names = {name: _File(data) for name, data in content.items()}
+        self._durable_names = dict(self._names)
 
     def power_on(self):
         self._has_power = True

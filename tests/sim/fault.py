@@ -9,6 +9,7 @@ class Saboteur:
     def __init__(self, world, randomness):
         self._world = world
         self._random = randomness
+        self._copied = {}
 
     def step(self):
         kind = self._random.choice(self._world.profile.faults)
@@ -35,33 +36,57 @@ class Saboteur:
             self._world.loop.create_task(machine.stop())
 
     def _lose_disk(self, machine):
-        """Lose one disk in all: more than one could take the only copies of what a majority acknowledged."""
-        if not any(self._world.history.disks.values()):
+        """Lose a disk, as long as a majority of each slot's owners is left."""
+        if self._may_lose(machine):
             machine.lose_disk()
 
-    def _resize(self, _):
-        names = [name for name in self._world.names if name != self._world.away]
-        self._world.resize(self._random.sample(names, self._random.randint(2, len(names))))
+    def _roll_back(self, machine):
+        """Have a volume be the one of an earlier moment, before the last start of its process."""
+        if machine.process is not None and machine.name not in self._copied:
+            self._copied[machine.name] = machine.copy_disk()
+            self._world.loop.call_later(self._random.choice((2.0, 6.0)), self._bring_back, machine)
 
-    def send_away(self, machine):
-        """Have a node be away for longer than the horizon, while the others go on without it."""
+    def _bring_back(self, machine):
+        copied = self._copied.pop(machine.name)
+        if not self._world.is_calm and self._may_lose(machine):
+            machine.roll_back(copied)
+
+    def _may_lose(self, machine):
+        running = [each.process for each in self._world.machines.values()]
+        return None not in running and self._world.history.placements.spares(machine.name)
+
+    def _resize(self, _):
+        self._world.operator.propose("resize", self._draw_count())
+
+    def _resize_twice(self, _):
+        self._resize(_)
+        self._resize(_)
+
+    def _abort(self, _):
+        self._world.operator.propose("abort")
+
+    def _draw_count(self):
+        return self._random.randint(2, len(self._world.names) - (self._world.away is not None))
+
+    def send_away(self):
+        """Have the last node be away for longer than the horizon, while the others go on without it."""
         world = self._world
+        machine = world.machines[world.names[-1]]
         if machine.process is None:
             return
         world.away = machine.name
         seconds = world.profile.horizon_seconds * self._random.uniform(1.2, 2.5)
         machine.go_away(seconds)
-        world.loop.call_later(self._random.choice((0.1, 3.0)), self._go_on_without, machine.name)
+        world.loop.call_later(self._random.choice((0.1, 3.0)), self._insist, len(world.names) - 1)
         world.loop.call_later(seconds + self._random.choice((0.0, 1.0)), self._return)
 
-    def _go_on_without(self, name):
-        if self._world.away == name and not self._world.is_calm:
-            self._world.resize([other for other in self._world.names if other != name])
+    def _insist(self, node_count):
+        if not self._world.is_calm:
+            self._world.operator.insist(node_count)
 
     def _return(self):
         self._world.away = None
-        if not self._world.is_calm:
-            self._world.resize(self._world.names)
+        self._insist(len(self._world.names))
 
     def _power_loss_amid_operation(self, machine):
         machine.disk.operations_to_loss = self._random.randint(1, 12)
@@ -69,6 +94,27 @@ class Saboteur:
     def _power_loss_everywhere(self, _):
         for machine in self._world.machines.values():
             self._power_loss(machine)
+
+    def _cold_start(self, _):
+        """Stop all nodes, and start them in any order, one after the other."""
+        machines = list(self._world.machines.values())
+        self._random.shuffle(machines)
+        seconds = 0.0
+        for machine in machines:
+            seconds += self._random.choice((0.0, 0.5, 3.0))
+            machine.go_dark(seconds)
+
+    def _partition(self, machine):
+        """Block all ways between two parts, and stop some nodes within them."""
+        names = self._world.names
+        part = {machine.name, *self._random.sample(names, self._random.randint(1, len(names) - 1))}
+        seconds = self._random.choice((0.5, 5.0))
+        for name in names:
+            for other in names:
+                if (name in part) != (other in part):
+                    self._block_way(name, other, seconds)
+            if self._random.random() < 0.3:
+                self._kill(self._world.machines[name])
 
     def _block(self, machine):
         """Block some ways, each in one direction."""
@@ -83,10 +129,10 @@ class Saboteur:
                 self._block_way(machine.name, other)
                 self._block_way(other, machine.name)
 
-    def _block_way(self, source, target):
+    def _block_way(self, source, target, seconds=None):
         network = self._world.network
         network.blocked[source, target] = None
-        self._later(lambda: network.blocked.pop((source, target), None))
+        self._later(lambda: network.blocked.pop((source, target), None), seconds)
 
     def _cut(self, machine):
         for link in tuple(self._world.network.links):
@@ -114,5 +160,5 @@ class Saboteur:
         disk.operations_to_loss = None
         machine.slow_disk_ms = 0
 
-    def _later(self, cure):
-        self._world.loop.call_later(self._random.choice((0.05, 0.5, 5.0)), cure)
+    def _later(self, cure, seconds=None):
+        self._world.loop.call_later(seconds or self._random.choice((0.05, 0.5, 5.0)), cure)

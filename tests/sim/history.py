@@ -5,6 +5,7 @@ from enum import Enum
 
 from crdt_service.datatypes.aw_set import AwSet
 from crdt_service.wire.message import Concern
+from tests.sim.placements import Placements
 
 
 class Outcome(Enum):
@@ -59,9 +60,9 @@ class History:
     """Attributes: everything in order.
 
     `final` is, by node, the states by (key, tag) once it was quiet, and `owners` who should hold each key then; `disks`
-    counts the disks that each node has lost; `is_static` tells whether the placement stayed; `clock_error_seconds` how
-    far two clocks may be apart; `is_purging` whether deleted keys are forgotten within the world's time, and `vacant`
-    those that are not, by node, long after calm.
+    counts the disks that each node has lost; `placements` is what was durably known of who owns what;
+    `clock_error_seconds` how far two clocks may be apart; `is_purging` whether deleted keys are forgotten within the
+    world's time, and `vacant` those that are not, by node, long after calm.
     """
 
     writes: list[Write] = field(default_factory=list)
@@ -71,7 +72,7 @@ class History:
     owners: dict[str, tuple[str, ...]] = field(default_factory=dict)
     quorum_reads: list[Seen] = field(default_factory=list)
     disks: dict[str, int] = field(default_factory=dict)
-    is_static: bool = True
+    placements: Placements = field(default_factory=Placements)
     clock_error_seconds: float = 0.0
     is_purging: bool = False
     vacant: dict[str, list[str]] = field(default_factory=dict)
@@ -89,13 +90,15 @@ class History:
 
     def is_settled(self, node, key):
         """Tell whether `node` owned `key` all the time, so that it never handed it over."""
-        return self.is_static and node in self.owners.get(key, ())
+        return self.placements.has_always_owned(node, key)
 
-    def lose_disk(self, node):
-        """Note that a node lost its disk: what only it has acknowledged may be gone."""
+    def lose_disk(self, node, since=float("-inf")):
+        """Note that a node lost what its disk got since then: what only it has acknowledged later may be gone."""
         self.disks[node] += 1
+        self.placements.lose(node)
         for write in self.writes:
-            if write.node == node and write.outcome is not Outcome.REFUSED and write.concern is Concern.ONE:
+            is_alone = write.node == node and write.concern is Concern.ONE
+            if is_alone and write.outcome is not Outcome.REFUSED and write.answered > since:
                 write.is_lost = True
 
     def final_elements(self, key):

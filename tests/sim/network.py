@@ -13,9 +13,11 @@ from crdt_service.wire.message import (
     PROTOCOL,
     FailureReply,
     Placed,
+    PulseReply,
+    PulseRequest,
     PushRequest,
+    decode_received,
     decode_reply,
-    decode_request,
     encode_message,
 )
 
@@ -83,12 +85,22 @@ class Link:
         self.source = source
         self.target = target
         self.closed = asyncio.Event()
+        self.asker = source.asker
         self._network = network
         self.replica = target.replica.id
         self.protocol = PROTOCOL
         self._channel = Channel(target.name, self, replica=self.replica)
         self._out = _Pipe(network, source.name, target.name, self._arrive)
         self._back = _Pipe(network, target.name, source.name, self._return)
+
+    @property
+    def is_silent(self):
+        """As Channel has it."""
+        return self._channel.is_silent
+
+    async def wait_turned(self):
+        """As Channel does."""
+        await self._channel.wait_turned()
 
     async def request(self, build):
         """As the Channel protocol says."""
@@ -121,7 +133,11 @@ class Link:
         self._channel.end()
 
     def _arrive(self, frame):
-        request = decode_request(frame)
+        request = decode_received(frame)
+        if isinstance(request, PulseRequest):
+            if self.target.is_alive:
+                self._back.send(encode_message(PulseReply(request.id, 0, [])))
+            return
         inner = request.message if isinstance(request, Placed) else request
         self._network.trace("arrive", self.source.name, self.node_id, type(inner).__name__, len(frame))
         if self.target.is_alive:
@@ -134,11 +150,11 @@ class Link:
         process = self._network.find(self.node_id)
         if process is not None:
             self._network.trace("arrive_again", self.source.name, self.node_id)
-            process.spawn(_ignore_refusal(process.answer(request)))
+            process.spawn(_ignore_refusal(process.answer(self.asker, request)))
 
     async def _answer(self, request):
         try:
-            reply = await self.target.answer(request)
+            reply = await self.target.answer(self.asker, request)
         except ServiceError as error:
             reply = FailureReply(request.id, error.code, error.message, error.remedy)
         self._back.send(encode_message(reply))
@@ -146,6 +162,7 @@ class Link:
     def _return(self, frame):
         reply = decode_reply(frame)
         self._network.trace("return", self.node_id, self.source.name, type(reply).__name__, len(frame))
+        self._channel.hear()
         self._channel.receive(frame)
 
 

@@ -6,13 +6,25 @@ import random
 
 from crdt_service.kernel.clock import HybridClock
 from crdt_service.kernel.error import ServiceError
+from crdt_service.kernel.ident import new_replica
 from crdt_service.loops.answer import Answerer
 from crdt_service.loops.exchange import Exchange
 from crdt_service.loops.garbage import Collector
+from crdt_service.loops.placing import Placer
 from crdt_service.loops.rewrite import rewrite
+from crdt_service.loops.transfer import Transfer
+from crdt_service.membership.ownership import follow_members
 from crdt_service.replication.replica import Replica
 from crdt_service.store.store import Store
-from crdt_service.wire.message import Concern, ReadRequest, WriteRequest
+from crdt_service.wire.message import (
+    Concern,
+    DecisionRequest,
+    Placed,
+    ProposeRequest,
+    PushRequest,
+    ReadRequest,
+    WriteRequest,
+)
 from crdt_service.wire.seal import Key
 from tests.sim.disk import PowerLoss
 from tests.sim.history import Seen
@@ -30,17 +42,25 @@ class SilentObserver:
         return lambda *_: None
 
 
-class _Exchange(Exchange):
-    """Tells when a node starts anew: what only it has acknowledged may be gone then."""
+class _Replica(Replica):
+    """Shows the judges whatever is durably known of placements."""
 
-    def __init__(self, node_id, *args, world, **options):
-        super().__init__(node_id, *args, **options)
-        self._world = world
+    def __init__(self, replica_id, name, placements):
+        super().__init__(replica_id)
+        self._name = name
+        self._placements = placements
+        self._is_replaying = False
 
-    def refill(self):
-        super().refill()
-        self._world.trace("rebuilt", self._node_id)
-        self._world.history.lose_disk(self._node_id)
+    def replay(self, store, clock, payloads):
+        self._is_replaying = True
+        super().replay(store, clock, payloads)
+        self._is_replaying = False
+        self._placements.note(self._name, self.id, self.placement)
+
+    def take(self, store, clock, step):
+        super().take(store, clock, step)
+        if (step.placement is not None or step.replica) and not self._is_replaying:
+            self._placements.note(self._name, self.id, self.placement)
 
 
 class Process:
@@ -54,15 +74,14 @@ class Process:
         self.tasks = {}
         self._machine = machine
         self._world = world
+        self._is_fencing = False
         self._context = contextvars.copy_context()
         self._context.run(current.set, self)
         hybrid = HybridClock(machine.clock)
-        journal = world.options.journal(
-            machine.disk, self.name, random.Random(machine.random.random()), machine.draw_keys()
-        )
+        journal = world.options.journal(machine.disk, self.name, machine.draw(), machine.draw_keys())
         self.journal = journal
         self.store = Store(hybrid)
-        self.replica = Replica(journal.replica)
+        self.replica = _Replica(journal.replica, self.name, world.history.placements)
         self.replica.replay(self.store, hybrid, journal.recover())
         if journal.needs_rewrite:
             rewrite(self.store, journal, self.replica)
@@ -76,50 +95,92 @@ class Process:
             observer=SilentObserver(),
             log_bytes_max=world.profile.log_bytes_max,
         )
-        self.exchange = _Exchange(
-            self.name,
-            self.store,
-            self.committer,
-            self.replica,
-            placement=machine.placement,
-            observer=SilentObserver(),
-            sync_interval_seconds=world.profile.sync_interval_seconds,
-            randomness=random.Random(machine.random.random()),
-            world=world,
-        )
-        self.collector = Collector(
-            self.name,
-            self.store,
-            self.committer,
-            self.replica,
-            self.exchange,
-            clock=machine.clock,
-            observer=SilentObserver(),
-            randomness=random.Random(machine.random.random()),
-            is_complete=lambda: True,  # Who is away leaves the placement: more is purged without it than in earnest.
-            horizon_seconds=world.profile.horizon_seconds,
-        )
-        self._answerer = Answerer(
-            self.name, self.store, self.committer, self.replica, self.exchange, collector=self.collector, epoch=1
-        )
+        self._context.run(self._make_parts, machine, world)
         self._run = self.spawn(self._commit())
+        self.spawn(self.placer.run())
+        self.spawn(self._begin())
         self.spawn(self.collector.run())
         for peer in world.names:
             if peer != self.name:
                 self.spawn(self._link(peer))
 
+    def _make_parts(self, machine, world):
+        """Make what speaks with others, as a node does."""
+        self.exchange = Exchange(
+            self.name,
+            self.committer,
+            self.replica,
+            ownership=follow_members({}, world.profile.replication_factor),
+            randomness=machine.draw(),
+        )
+        self.transfer = Transfer(
+            self.name,
+            self.store,
+            self.committer,
+            self.replica,
+            self.exchange,
+            observer=SilentObserver(),
+            sync_interval_seconds=world.profile.sync_interval_seconds,
+            randomness=machine.draw(),
+        )
+        self.placer = Placer(
+            self.name,
+            zone=world.zones[self.name],
+            node_count=len(world.names),
+            factor=world.profile.replication_factor,
+            store=self.store,
+            replica=self.replica,
+            committer=self.committer,
+            exchange=self.exchange,
+            transfer=self.transfer,
+            zones=lambda: world.zones,
+            randomness=machine.draw(),
+            on_objection=self._fence,
+        )
+        self.collector = Collector(
+            self.name,
+            self.store,
+            committer=self.committer,
+            replica=self.replica,
+            exchange=self.exchange,
+            transfer=self.transfer,
+            clock=machine.clock,
+            observer=SilentObserver(),
+            randomness=machine.draw(),
+            is_complete=lambda: True,  # Who is away without a seat is not waited for: more is purged without it.
+            on_rebuilt=self._follow_rebuilt,
+            horizon_seconds=world.profile.horizon_seconds,
+        )
+        self._answerer = Answerer(
+            self.name,
+            self.store,
+            committer=self.committer,
+            replica=self.replica,
+            exchange=self.exchange,
+            transfer=self.transfer,
+            placer=self.placer,
+            collector=self.collector,
+            epoch=1,
+        )
+
+    @property
+    def asker(self):
+        """Who it is to those that it connects to."""
+        return self.name, self.replica.id
+
     def spawn(self, coroutine):
         """Run something that ends with this process."""
         return asyncio.get_running_loop().create_task(coroutine, context=self._context.copy())
 
-    async def answer(self, request):
+    async def answer(self, asker, request):
         """Answer as a node does, and note what a client sees."""
         history, asked = self._world.history, self._world.loop.time()
-        reply = self._answerer.answer(request)
+        epoch, inner = request if isinstance(request, Placed) else (0, request)
+        reply = self._handle(*asker, epoch, inner)
         if asyncio.iscoroutine(reply):
             reply = await reply
-        if isinstance(request, ReadRequest | WriteRequest):
-            for delta in self.store.encode_key(request.key)[:1]:
+        if isinstance(inner, ReadRequest | WriteRequest):
+            for delta in self.store.encode_key(inner.key)[:1]:
                 seen = Seen(
                     self.name,
                     delta.key,
@@ -130,10 +191,17 @@ class Process:
                     self._world.loop.time(),
                 )
                 history.seen.append(seen)
-                if isinstance(request, ReadRequest) and request.concern is not Concern.ONE:
+                if isinstance(inner, ReadRequest) and inner.concern is not Concern.ONE:
                     history.quorum_reads.append(seen)
         self.measure()
         return reply
+
+    def _handle(self, node_id, replica, epoch, request):
+        if isinstance(request, DecisionRequest | ProposeRequest):
+            return self.placer.answer(node_id, replica, request)
+        if isinstance(request, PushRequest) and request.replica not in ("", replica):
+            raise ServiceError("wrong_role", "a node may only push its own commits", "connect as that node")
+        return self._answerer.answer(request, epoch)
 
     def measure(self):
         """Note the sizes of all queues."""
@@ -155,6 +223,45 @@ class Process:
         if self.is_alive:
             self.journal.close()
 
+    async def _begin(self):
+        if damage := getattr(self.journal, "damage", ""):
+            self._fence(damage)
+            return
+        try:
+            await self.placer.voucher.start()
+        except ServiceError as error:
+            self._world.trace("start_failed", self.name, error.code)
+            self._machine.kill()
+
+    def _fence(self, reason):
+        if not self._is_fencing:
+            self._is_fencing = True
+            self._world.trace("fenced", self.name, reason)
+            self.placer.fence(reason)
+            self.spawn(self._rename())
+
+    async def _rename(self):
+        name = new_replica(self.name, self._machine.draw())
+        while not await self._try_rename(name):
+            await asyncio.sleep(1.0)
+        self.journal.clear_damage()
+        self._machine.start_again()
+
+    async def _try_rename(self, name):
+        try:
+            return await self.committer.rename(name)
+        except ServiceError:
+            return False
+
+    def _follow_rebuilt(self):
+        """What only it had acknowledged is gone."""
+        self._world.trace("rebuilt", self.name)
+        self._world.history.lose_disk(self.name)
+        if self.placer.document is None:
+            self.transfer.refill()
+        else:
+            self._machine.start_again()
+
     async def _commit(self):
         try:
             await self.committer.run()
@@ -171,9 +278,11 @@ class Process:
                 pass
             else:
                 backoff = BACKOFF_SECONDS_MIN
-                user = self.spawn(self._use(link))
-                await link.closed.wait()
-                user.cancel()
+                while not link.closed.is_set():
+                    user = None if link.is_silent else self.spawn(self._use(link))
+                    await link.wait_turned()
+                    if user is not None:
+                        user.cancel()
             await asyncio.sleep(backoff * self._machine.random.uniform(0.5, 1))
             backoff = min(backoff * 2, BACKOFF_SECONDS_MAX)
 
@@ -195,10 +304,13 @@ class Machine:
         self.random = randomness
         self.process = None
         self.slow_disk_ms = 0
-        self.placement = world.placement
         self._world = world
         self._starts = None
         self._is_sealed = False
+
+    def draw(self):
+        """Return randomness for something of a process."""
+        return random.Random(self.random.random())
 
     def draw_keys(self):
         """Turn encryption on at some start, and change the key at about every second one after it."""
@@ -246,6 +358,19 @@ class Machine:
         self.disk.wipe()
         self._world.history.lose_disk(self.name)
 
+    def copy_disk(self):
+        """Stop the process and start it again; return what the volume held then, for `roll_back`."""
+        self.kill()
+        return self.disk.copy(), self._world.loop.time()
+
+    def roll_back(self, copied):
+        """The machine goes dark, and comes back with the volume of an earlier moment, before its last start."""
+        content, copied_at = copied
+        self._end("roll_back")
+        self.disk.lose_power()
+        self.disk.restore(content)
+        self._world.history.lose_disk(self.name, copied_at)
+
     def go_away(self, seconds):
         """The process dies, and comes back after so long."""
         self.kill()
@@ -253,11 +378,12 @@ class Machine:
         self._starts = None
         self.start_later(seconds)
 
-    def place(self, placement):
-        """Hear of a new placement."""
-        self.placement = placement
-        if self.process is not None:
-            self.process.exchange.place(placement)
+    def go_dark(self, seconds):
+        """The machine goes dark, and comes back after so long."""
+        self.lose_power()
+        self._starts.cancel()
+        self._starts = None
+        self.start_later(seconds)
 
     def kill(self):
         """The process dies at once; the machine stays."""
@@ -272,6 +398,20 @@ class Machine:
         await asyncio.sleep(self.random.choice((0, 0.05)))
         if self.process is process:
             self.kill()
+
+    def start_again(self):
+        """Drain the process, and start the next one at once."""
+        self._world.loop.create_task(self._start_again(self.process), context=contextvars.Context())
+
+    async def _start_again(self, process):
+        if process is None or not process.is_alive:
+            return
+        await process.stop()
+        if self.process is process:
+            self.kill()
+            self._starts.cancel()
+            self._starts = None
+            self.start()
 
     def _end(self, how):
         self._world.trace(how, self.name)

@@ -4,8 +4,10 @@ import contextlib
 from dataclasses import dataclass, field, replace
 from unittest import mock
 
+from msgspec.msgpack import encode
+
 from crdt_service.disk import journal
-from crdt_service.loops import answer, anti_entropy, commit
+from crdt_service.loops import answer, anti_entropy, commit, placing
 from crdt_service.replication import commits, repair, snapshot
 from crdt_service.replication.garbage import HORIZON_SECONDS
 from crdt_service.store import store, tombstones
@@ -21,13 +23,18 @@ FAULTS = (
     "power_loss_everywhere",
     "block",
     "isolate",
+    "partition",
+    "cold_start",
     "cut",
     "disk_full",
     "sync_fails",
     "disk_slow",
     "clock_set",
     "lose_disk",
+    "roll_back",
     "resize",
+    "resize_twice",
+    "abort",
 )
 
 
@@ -118,11 +125,24 @@ def hasten(profile, randomness, remembering_share):
     if randomness.random() < remembering_share:
         return profile
     profile.limits["tombstone_bytes"] = randomness.choice((0, 300))
-    return replace(profile, faults=_without(profile, "lose_disk"))
+    return replace(profile, faults=_without(profile, "lose_disk", "roll_back"))
 
 
-def _without(profile, fault):
-    return tuple(kind for kind in profile.faults if kind != fault) or ("kill",)
+def _without(profile, *faults):
+    return tuple(kind for kind in profile.faults if kind not in faults) or ("kill",)
+
+
+def _remember(follow):
+    """Return `follow` with what it has returned before: every process of a world follows the same documents."""
+    known = {}
+
+    def follow_again(document):
+        key = encode(document)
+        if key not in known:
+            known[key] = follow(document)
+        return known[key]
+
+    return follow_again
 
 
 @contextlib.contextmanager
@@ -148,6 +168,9 @@ def limited(limits):
             (anti_entropy, "DIGEST_SLICE", limits["slice_keys"]),
             (anti_entropy, "FETCH_NAMES_MAX", limits["fetch_names"]),
             (journal, "ALLOCATED_BYTES", limits["allocated_bytes"]),
+            (placing, "GATHER_SECONDS", 1.0),
+            (placing, "SILENT_SECONDS_MAX", 10.0),
+            (placing, "follow_document", _remember(placing.follow_document)),
         ):
             stack.enter_context(mock.patch.object(module, name, value))
         yield

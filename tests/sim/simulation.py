@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, field
 
 from crdt_service.disk.journal import Journal
-from crdt_service.kernel.slot import slot_of
 from crdt_service.loops.commit import Committer
-from crdt_service.membership.placement import Placement
+from crdt_service.membership.document import is_below, is_joint
+from crdt_service.wire.message import Concern
 from tests.dump import dump
 from tests.sim.clock import SimClock
 from tests.sim.disk import SimDisk
@@ -19,6 +19,7 @@ from tests.sim.judge import judge_all
 from tests.sim.judge.convergence import differ
 from tests.sim.loop import VirtualLoop
 from tests.sim.network import Network
+from tests.sim.operator import Operator
 from tests.sim.process import Machine, current
 from tests.sim.profile import draw_profile, hasten, limited
 from tests.sim.trace import Trace
@@ -28,6 +29,7 @@ from tests.sim.workload import Client
 LIVENESS_SECONDS_MAX = 300.0
 CALM_SECONDS = 4.0
 PROBE_SECONDS = 15.0
+FIRST_SECONDS_MAX = 30.0
 PROBE_TRIES = 10
 
 
@@ -97,7 +99,6 @@ class World:
         self.trace = Trace(self.loop.time)
         self.is_calm = False
         self._seed = seed
-        self._resizes = self._randomness("resizes")
         randomness = self._randomness("profile")
         self.profile = draw_profile(randomness)
         purging = self._randomness("purging")
@@ -111,13 +112,14 @@ class World:
         nodes = options.nodes or randomness.randint(3, 7)
         self.names = [f"node-{number}" for number in range(nodes)]
         self.history.disks = dict.fromkeys(self.names, 0)
-        self.placement = self._place(self.names)
+        self.zones = {name: f"zone-{number % 3}" for number, name in enumerate(self.names)}
         self.network = Network(self.loop, self._randomness("network"), self.trace, self._find)
         self.network.latency_ms_max = self.profile.latency_ms_max
         self.network.loss = self.profile.loss
         self.network.duplication = self.profile.duplication
         self.machines = {name: self._make_machine(name, randomness) for name in self.names}
         self.client = Client(self, self._randomness("client"))
+        self.operator = Operator(self, self._randomness("operator"))
         self.saboteur = Saboteur(self, self._randomness("faults"))
 
     def surprise(self, text):
@@ -138,61 +140,82 @@ class World:
             self.loop.close()
 
     async def _live(self):
+        randomness = self._randomness("life")
         for machine in self.machines.values():
-            machine.start()
+            machine.start_later(randomness.choice((0.0, 0.1, 2.0)))
+        if randomness.random() < 0.8:  # Else faults come before there is a placement, too.
+            await self._wait_for(lambda: self.history.placements.newest is not None, FIRST_SECONDS_MAX)
         await self._sabotage()
         self.is_calm = True
         self.saboteur.end()
         self.trace("calm")
         for machine in self.machines.values():
-            machine.place(self.placement)
-        for machine in self.machines.values():
             machine.start()
         if self.client.tasks:
             await asyncio.wait(list(self.client.tasks))
-        await self._probe()
+        await asyncio.sleep(PROBE_SECONDS)  # Draining processes end, and start again.
+        await self._settle(randomness.randint(2, len(self.names)))
+        await self._probe(Concern.ONE)
+        await self._probe(Concern.MAJORITY)
         self.history.quiet = await self._become_quiet()
         if self.profile.is_purging:
             await self._become_empty()
         self.history.final, self.history.owners = self._dump_all()
 
-    def resize(self, names):
-        """Place data on other nodes; each node hears of it later, or only after the next change."""
-        self.trace("resize", names)
-        self.history.is_static = False
-        self.placement = self._place(names)
-        for machine in self.machines.values():
-            delay = self._resizes.choice((0.0, 0.01, 0.5, 3.0))
-            self.loop.call_later(delay, self._tell, machine, self.placement)
+    async def _wait_for(self, is_so, seconds):
+        """Tell whether it is so after some seconds at most."""
+        deadline = self.loop.time() + seconds
+        while not is_so() and self.loop.time() < deadline:
+            await asyncio.sleep(0.5)
+        return is_so()
 
-    def _tell(self, machine, placement):
-        if not self.is_calm:  # By then each has heard of the last one.
-            machine.place(placement)
+    async def _settle(self, node_count):
+        """Have so many nodes own all slots, and wait until each of them has a seat, and all know of it."""
+        await self.operator.resize(node_count, LIVENESS_SECONDS_MAX)
+        if not await self._wait_for(lambda: not self._list_unplaced(node_count), LIVENESS_SECONDS_MAX):
+            self.history.unavailable += self._list_unplaced(node_count)
+
+    def _list_unplaced(self, node_count):
+        """Return what is missing for so many nodes to own all slots."""
+        newest = self.history.placements.newest
+        if newest is None or is_joint(newest) or newest.old.node_count != node_count:
+            return [f"the placement is {newest}"]
+        missing = []
+        for name in self.names:
+            process = self._find(name)
+            if process is None or process.placer.document != newest:
+                missing.append(f"{name} does not know placement {newest.epoch}")
+            elif process.placer.has_seat != is_below(name, node_count):
+                missing.append(f"{name} has a seat where it should not, or none: {process.placer.describe()}")
+            elif process.placer.has_seat and not process.placer.is_ready:
+                missing.append(f"{name} is not ready: {process.placer.describe()}")
+        return missing
 
     async def _sabotage(self):
         randomness = self._randomness("steps")
         leaving = randomness.randrange(self.options.steps // 2) if self.profile.is_purging else None
         for step in range(self.options.steps):
             if step == leaving:
-                self.saboteur.send_away(self.machines[randomness.choice(self.names)])
+                self.saboteur.send_away()
             if randomness.random() < self.profile.fault_share:
                 self.saboteur.step()
             else:
                 self.client.step()
             await asyncio.sleep(randomness.randint(0, self.profile.step_ms_max) / 1000)
 
-    async def _probe(self):
-        await asyncio.sleep(PROBE_SECONDS)  # Draining processes end, and start again.
-        waiting = self.names
+    async def _probe(self, concern):
+        """Write on every node that has a seat."""
+        newest = self.history.placements.newest
+        waiting = [seat.node_id for seat in newest.old.seats] if newest is not None else self.names
         for _ in range(PROBE_TRIES):  # All nodes push at once: a small queue may well refuse some.
-            writes = self.client.probe(waiting)
+            writes = self.client.probe(waiting, concern)
             await asyncio.wait(list(self.client.tasks))
             failed = [write for write in writes if write.outcome is not Outcome.ACKNOWLEDGED]
-            self.history.unavailable = [f"{write.node}: {write.outcome.value} {write.code}" for write in failed]
             waiting = [write.node for write in failed]
             if not waiting:
                 return
             await asyncio.sleep(1.0)
+        self.history.unavailable += [f"{write.node}: {write.outcome.value} {write.code}" for write in failed]
 
     async def _become_quiet(self):
         """Wait until all nodes hold the same, and still do so a little later; tell whether they did."""
@@ -223,11 +246,7 @@ class World:
         """Return what each node holds, and who should hold each key."""
         final = {name: self._dump(name) for name in self.names}
         keys = sorted({key for states in final.values() for key, _ in states})
-        return final, {key: self.placement.owners(slot_of(key)) for key in keys}
-
-    def _place(self, names):
-        members = {name: f"zone-{number % 3}" for number, name in enumerate(self.names) if name in names}
-        return Placement(members, min(self.profile.replication_factor, len(self.names)))
+        return final, {key: self.history.placements.owners(key) for key in keys}
 
     def _dump(self, name):
         process = self.machines[name].process

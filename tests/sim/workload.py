@@ -16,6 +16,7 @@ class Client:
     """Attributes: `tasks` under way."""
 
     name = "client"
+    asker = ("client", "")
     is_alive = True
     hears_all = True  # Unknown outcomes blunt the judges, so its connections to the dead end at once.
 
@@ -45,13 +46,13 @@ class Client:
             return number
         return f"{number}-{(int(self._world.loop.time() / ERA_SECONDS) - eras_ago) % ERAS}"
 
-    def probe(self, nodes):
+    def probe(self, nodes, concern):
         """Write on each of `nodes`, over new connections; return the writes."""
         for link in self._links.values():
             link.close()
         writes = [self._new(node, "probe", "pn_counter", "increment", 1) for node in nodes]
         for write in writes:
-            write.concern = Concern.ONE
+            write.concern = concern
         for write in writes:
             self._spawn(self._write(write))
         return writes
@@ -108,9 +109,8 @@ class Client:
         return write
 
     def _draw_token(self, write):
-        """Name some writes that are sent again; while the placement stays, two majorities share an owner."""
-        is_static = "resize" not in self._world.profile.faults
-        is_promised = is_static and write.type == "pn_counter" and write.concern is not Concern.ONE
+        """Name some writes that are sent again: two majorities share an owner, so the second finds the first."""
+        is_promised = write.type == "pn_counter" and write.concern is not Concern.ONE
         if not is_promised or self._random.random() < 0.5:
             return None
         self._count += 1
@@ -128,8 +128,8 @@ class Client:
         except OutcomeUnknownError:
             write.outcome = Outcome.UNKNOWN
         except ServiceError as error:
-            is_applied = error.code == "concern_not_met"
-            write.outcome, write.code = Outcome.UNKNOWN if is_applied else Outcome.REFUSED, error.code
+            may_be_applied = error.code in {"concern_not_met", "outcome_unknown"}
+            write.outcome, write.code = Outcome.UNKNOWN if may_be_applied else Outcome.REFUSED, error.code
         except OSError:
             write.outcome = Outcome.REFUSED
         else:

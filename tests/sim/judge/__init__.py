@@ -12,6 +12,7 @@ from tests.sim.judge import (
     retraction,
     stale_read,
     surprise,
+    two_majorities,
 )
 
 JUDGES = (
@@ -22,6 +23,7 @@ JUDGES = (
     resurrection,
     retraction,
     stale_read,
+    two_majorities,
     bound,
     garbage,
     availability,

@@ -14,7 +14,7 @@ def find(history):
         for write in done:
             add = added.get(write.argument) if write.verb == "remove" else None
             is_removed = add and add.node == write.node and add.answered <= write.sent
-            if is_removed and history.is_settled(write.node, key) and write.argument in present:
+            if is_removed and write.argument in present:
                 return f"{key} holds {write.argument} again, removed by {write.node} at {write.answered:.3f}"
     return _find_seen_gone(history)
 

@@ -188,6 +188,8 @@ async def test_a_deletion_and_conditions_over_the_wire():
 class FakeChannel:
     """Answers with what `outcomes` says of its keys, and counts them."""
 
+    unreachable = frozenset()
+
     def __init__(self, node_id, outcomes):
         self.node_id = node_id
         self.outcomes = outcomes

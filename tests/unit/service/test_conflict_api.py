@@ -22,6 +22,8 @@ POLICY = Policy([Rule("crdt.conflict_rules[0]", "max", prefix="n/")])
 
 
 class StoreChannel:
+    unreachable = frozenset()
+
     def __init__(self, node_id, store):
         self.node_id = node_id
         self._answerer = Answerer(
