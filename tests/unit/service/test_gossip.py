@@ -9,7 +9,6 @@ import pytest
 from crdt_service.kernel.error import MalformedError, OutcomeUnknownError, ServiceError
 from crdt_service.loops.gossip import FOLLOW_SECONDS, Follower, Gossip
 from crdt_service.membership.swim import Swim
-from crdt_service.wire.message import Gossip as News
 from crdt_service.wire.message import (
     PROTOCOL,
     IndirectPingRequest,
@@ -23,6 +22,7 @@ from crdt_service.wire.message import (
     decode_request,
     encode_message,
 )
+from crdt_service.wire.message import Gossip as News
 from tests.sim.loop import VirtualLoop
 from tests.sim.membership import update_of
 
