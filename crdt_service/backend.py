@@ -91,7 +91,7 @@ class Backend:
         self._linger_seconds = linger_seconds
         self._draining = asyncio.Event()
         router = Router(self._mesh, self._follower, Proximity(zone))
-        self._hub = Hub(self._mesh.channels, randomness)
+        self._hub = Hub(self._mesh.channels, randomness, router.owners)
         self._keyring = keyring
         self._sharing: Sharing | None = None
         gates: list[Gate] = [] if keyring is None else [Authentication(keyring)]

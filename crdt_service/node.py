@@ -278,9 +278,18 @@ class Node:
         finally:
             ending.set()
             watching.cancel()
-            self._journal.close()
+            self._close_journal()
             await probing
         return self._fenced if self._again.is_set() and not stopping.is_set() else None
+
+    def _close_journal(self) -> None:
+        """Release the directory; its damage is dealt with once it has another name."""
+        if self._is_fencing and self._again.is_set():
+            try:
+                self._journal.clear_damage()
+            except OSError as error:
+                _log.error("the damage stays noted, and is dealt with again at the next start: %s", error)
+        self._journal.close()
 
     async def _recover(self, stopping: asyncio.Event) -> None:
         """Replay the log beside the probes, which say so meanwhile; give up once `stopping` is set."""
@@ -318,7 +327,7 @@ class Node:
             port = await self._listen(listen)
             self._phase = "serving"
             states = len(self._store)
-            _log.info("node %s listens on %s:%d with %d states", self._journal.replica, listen[0], port, states)
+            _log.info("node %s listens on %s:%d with %d states", self._replica.id, listen[0], port, states)
             await stopping.wait()
         finally:
             self._phase = "stopping"
@@ -368,7 +377,6 @@ class Node:
         name = new_replica(self._node_id, random.SystemRandom())
         while not await self._committer.rename(name):  # noqa: ASYNC110 - the disk is full, and does not tell of room.
             await asyncio.sleep(1.0)
-        self._journal.clear_damage()
         self._again.set()
 
     def _follow_rebuilt(self) -> None:

@@ -32,6 +32,7 @@ CODES = {
     "type_conflict": Code(409, "the key has another type"),
     "not_deletable": Code(409, "keys of this type cannot be deleted"),
     "limit_exceeded": Code(409, "the value or the key would be too large, too deep or too many"),
+    "too_many_origins": Code(409, "the key was written under so many origins that no node with another may write it"),
     "precondition_failed": Code(412, "the key does not hold what it should for this write; nothing was done"),
     "body_too_large": Code(413, "the body is larger than the request takes"),
     "unsupported_encoding": Code(415, "the body is compressed, or in a coding that is not read"),

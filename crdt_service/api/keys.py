@@ -108,6 +108,7 @@ class Keys:
                     "unknown_type",
                     "type_conflict",
                     "limit_exceeded",
+                    "too_many_origins",
                     "precondition_failed",
                     "idempotency_mismatch",
                     "body_too_large",

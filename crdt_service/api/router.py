@@ -42,6 +42,7 @@ _ELSEWHERE = {
     "stopping",
     "node_unreachable",
     "too_few_owners",
+    "too_many_origins",
     "syncing",
     "behind",
     "fenced",
@@ -126,6 +127,10 @@ class Router:
     def placement(self) -> Ownership:
         """The owners of every slot."""
         return self._cluster.placement
+
+    def owners(self, slot: int) -> Sequence[str]:
+        """Return the ids of the nodes that own a slot, the preferred one first."""
+        return self._cluster.placement.owners(slot)
 
     def members(self) -> list[Member]:
         """Return every member."""

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from crdt_service.datatypes.contract import Origin
 from crdt_service.datatypes.dotted import Change, Dotted, Path, View
-from crdt_service.datatypes.operation import TEXT_BYTES_MAX, fits_text, read_operation, refuse
+from crdt_service.datatypes.operation import TEXT_BYTES_MAX, fits_text, lists, read_operation, refuse
 from crdt_service.kernel.dot import Dot
 from crdt_service.kernel.error import MalformedError
 
@@ -45,6 +45,10 @@ class AwSet(Dotted):
         if not fits_text(element):
             raise refuse(self.name, "an element is at most 256 bytes of UTF-8", _EXAMPLE)
         return Change(view.at(element), None if added is UNSET else ((element,), b""))
+
+    def is_blind(self, op: bytes) -> bool:
+        """Tell whether it adds; a removal takes what it has seen."""
+        return not lists(_operation, op, "remove")
 
     def show(self, entries: Iterable[tuple[Dot, Path, bytes]]) -> object:
         """Return the elements in order."""

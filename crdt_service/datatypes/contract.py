@@ -101,6 +101,14 @@ class Datatype(ABC, Generic[S]):
         """Return 8 bytes that tell unequal states apart."""
         return hashlib.blake2b(self.encode(state), digest_size=8).digest()
 
+    def is_blind(self, op: bytes) -> bool:
+        """Tell whether what an operation does is the same whatever its writer holds of the key.
+
+        If so, a node that holds nothing of it may take the operation: the delta joins to the same value. Limits and
+        stamps alone depend on what a node has seen. One that is malformed counts as such: `apply` refuses it anywhere.
+        """
+        return False
+
     def is_vacant(self, state: S) -> bool:
         """Tell whether nothing is there to be read, and only what was seen go is remembered; vacant ones join to such.
 

@@ -20,6 +20,8 @@ from msgspec import Meta
 
 from crdt_service.datatypes.contract import Datatype, Origin
 from crdt_service.datatypes.operation import is_clear, read_packed
+from crdt_service.datatypes.origins import check_origin
+from crdt_service.datatypes.part import PART_ITEMS_MAX
 from crdt_service.kernel.dot import COUNTER_MAX, CausalContext, Dot
 from crdt_service.kernel.error import MalformedError, OperationError
 from crdt_service.kernel.ident import is_replica
@@ -31,13 +33,7 @@ ENTRIES_MAX = 10_000
 STATE_BYTES_MAX = 4 << 20
 # Eight maps and the two parts that the innermost type may add.
 PATH_PARTS_MAX = 10
-
-# A peer's state holds no more than these; `split` cuts one that does. Raising them lets one frame of a hostile peer
-# become more memory: about 64 MiB at 2**17.
-PART_ENTRIES_MAX = 1 << 17
-PART_SPANS_MAX = 1 << 17
-REPLICAS_MAX = 4096
-# What an entry or a span adds to an encoding beside the texts and contents, at most about.
+# What an entry or a span adds to an encoding beside the texts and contents, at most about; `split` counts it for each.
 _OVERHEAD_BYTES = 20
 
 Path = tuple[str, ...]
@@ -186,14 +182,14 @@ Place = Annotated[int, Meta(ge=0)]
 
 
 class _Plain(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    replicas: Annotated[list[str], Meta(max_length=REPLICAS_MAX)]
+    replicas: Annotated[list[str], Meta(max_length=PART_ITEMS_MAX)]
     entries: Annotated[
         list[tuple[Place, Counter, Annotated[tuple[str, ...], Meta(max_length=PATH_PARTS_MAX)], bytes]],
-        Meta(max_length=PART_ENTRIES_MAX),
+        Meta(max_length=PART_ITEMS_MAX),
     ]
     vector: list[tuple[Place, Counter]]
     # First counter, and how many more follow it.
-    cloud: Annotated[list[tuple[Place, Counter, Annotated[int, Meta(ge=0)]]], Meta(max_length=PART_SPANS_MAX)]
+    cloud: Annotated[list[tuple[Place, Counter, Annotated[int, Meta(ge=0)]]], Meta(max_length=PART_ITEMS_MAX)]
 
 
 class _Own(msgspec.Struct, array_like=True):
@@ -257,7 +253,9 @@ class Dotted(Datatype[State]):
             raise OperationError(f"the key holds {ENTRIES_MAX} entries", "use another key", "limit_exceeded")
         if grown > STATE_BYTES_MAX and grown > STATE_BYTES_MAX + _measure_covered(change.covered, state, pending):
             raise OperationError("the key holds 4 MiB", "use another key", "limit_exceeded")
-        newest = max(state.context.newest(origin.replica), pending.context.newest(origin.replica))
+        seen = (state.context, pending.context)
+        check_origin(origin.replica, *(origins for context in seen for origins in (context.vector, context.cloud)))
+        newest = max(context.newest(origin.replica) for context in seen)
         counter = max(newest, origin.floor) + 1
         if counter > COUNTER_MAX:
             raise OperationError("this replica's dots of the key are used up", "use another key", "limit_exceeded")
@@ -341,6 +339,7 @@ class Dotted(Datatype[State]):
 
         A part's context has seen no dot of another part, so joining it makes nothing go that another part holds.
         """
+        bytes_max = min(bytes_max, PART_ITEMS_MAX * _OVERHEAD_BYTES)
         present: dict[str, list[int]] = {}
         for replica, counter in sorted(state.owner):
             present.setdefault(replica, []).append(counter)

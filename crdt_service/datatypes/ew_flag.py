@@ -7,7 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from crdt_service.datatypes.contract import Origin
 from crdt_service.datatypes.dotted import Change, Dotted, Path, View
-from crdt_service.datatypes.operation import read_operation, refuse
+from crdt_service.datatypes.operation import lists, read_operation, refuse
 from crdt_service.kernel.dot import Dot
 from crdt_service.kernel.error import MalformedError
 
@@ -39,6 +39,10 @@ class EwFlag(Dotted):
         if chosen not in {(True, UNSET), (UNSET, True)}:
             raise refuse(self.name, "exactly one of enable and disable is needed, and true", _EXAMPLE)
         return Change(view.at(), ((), _ENABLED) if operation.enable is True else None)
+
+    def is_blind(self, op: bytes) -> bool:
+        """Tell whether it enables; disabling takes what it has seen."""
+        return not lists(_operation, op, "disable")
 
     def show(self, entries: Iterable[tuple[Dot, Path, bytes]]) -> object:
         """Tell whether an enabling is left."""

@@ -37,6 +37,10 @@ class _Counter(Dotted):
             raise OperationError("the counter would pass 2**63 - 1", "use another field", "limit_exceeded")
         return Change(own, ((), _encoder.encode((up, down))))
 
+    def is_blind(self, op: bytes) -> bool:
+        """Return that it is: each replica has a dot of its own."""
+        return True
+
     def show(self, entries: Iterable[tuple[Dot, Path, bytes]]) -> object:
         """Return increments less decrements."""
         totals = [_totals.decode(content) for _, _, content in entries if content]
@@ -86,6 +90,10 @@ class GSetField(aw_set.AwSet):
     tag = g_set.GSet.tag
     version = 1
 
+    def is_blind(self, op: bytes) -> bool:
+        """Return that it is: elements only come."""
+        return True
+
     def plan(self, view: View, op: bytes, origin: Origin) -> Change:
         """Put a new dot in the place of those seen of the element, so that it wins over a concurrent removal."""
         element = g_set.read_element(op)
@@ -98,6 +106,10 @@ class LwwRegisterField(mv_register.MvRegister):
     name = lww_register.LwwRegister.name
     tag = lww_register.LwwRegister.tag
     version = 1
+
+    def is_blind(self, op: bytes) -> bool:
+        """Return that it is: the latest stamp wins."""
+        return True
 
     def show(self, entries: Iterable[tuple[Dot, Path, bytes]]) -> object:
         """Return the latest assignment, raw."""

@@ -8,8 +8,9 @@ from msgspec import Meta
 
 from crdt_service.datatypes.contract import Datatype, Origin
 from crdt_service.datatypes.operation import read_operation, read_packed
-from crdt_service.datatypes.part import cut
-from crdt_service.datatypes.pn_counter import REPLICAS_MAX, TOTAL_MAX, Amount
+from crdt_service.datatypes.origins import check_origin
+from crdt_service.datatypes.part import PART_ITEMS_MAX, cut
+from crdt_service.datatypes.pn_counter import TOTAL_MAX, Amount
 from crdt_service.kernel.error import MalformedError, OperationError
 from crdt_service.kernel.ident import is_replica
 
@@ -25,8 +26,9 @@ class _Operation(msgspec.Struct, forbid_unknown_fields=True):
 
 _operation = msgspec.json.Decoder(_Operation)
 _state = msgspec.msgpack.Decoder(
-    Annotated[list[tuple[str, Annotated[int, Meta(ge=1, le=TOTAL_MAX)]]], Meta(max_length=REPLICAS_MAX)]
+    Annotated[list[tuple[str, Annotated[int, Meta(ge=1, le=TOTAL_MAX)]]], Meta(max_length=PART_ITEMS_MAX)]
 )
+_own: msgspec.msgpack.Decoder[list[tuple[str, int]]] = msgspec.msgpack.Decoder(list[tuple[str, int]])
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -45,10 +47,15 @@ class GCounter(Datatype[State]):
     def apply(self, state: State, pending: State, op: bytes, origin: Origin) -> State:
         """Return this replica's new total."""
         amount = read_amount(op)
+        check_origin(origin.replica, state, pending)
         total = max(state.get(origin.replica, 0), pending.get(origin.replica, 0)) + amount
         if total > TOTAL_MAX:
             raise OperationError("the counter would pass 2**63 - 1", "use another key", "limit_exceeded")
         return {origin.replica: total}
+
+    def is_blind(self, op: bytes) -> bool:
+        """Return that it is: each replica has a total of its own."""
+        return True
 
     def join(self, state: State, delta: State) -> State:
         """Return the maximum per replica."""
@@ -75,7 +82,8 @@ class GCounter(Datatype[State]):
 
     def restore(self, data: bytes) -> State:
         """Return the totals of bytes that this program wrote."""
-        return dict(read_packed(_state, data, self.name))
+        totals = read_packed(_own, data, self.name)
+        return dict(totals)
 
     def split(self, state: State, bytes_max: int) -> Iterator[State]:
         """Yield the totals of some replicas at a time."""

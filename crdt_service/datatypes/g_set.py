@@ -9,13 +9,12 @@ from msgspec import Meta
 from crdt_service.datatypes.aw_set import Element
 from crdt_service.datatypes.contract import Datatype, Origin
 from crdt_service.datatypes.operation import fits_text, read_operation, read_packed, refuse
-from crdt_service.datatypes.part import cut
+from crdt_service.datatypes.part import PART_ITEMS_MAX, cut
 from crdt_service.kernel.error import MalformedError, OperationError
 
 _EXAMPLE = '{"add": "x"}'
 # One writer stops here; raising it lengthens reads, digests and repairs of a full set, which cost its size.
 ELEMENTS_MAX = 10_000
-PART_ELEMENTS_MAX = 1 << 17
 _LENGTH_BYTES = 3
 State = set[str]
 
@@ -25,8 +24,7 @@ class _Operation(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _operation = msgspec.json.Decoder(_Operation)
-# A peer's state holds no more; `split` cuts one that does. Raising it lets a frame become more memory.
-_state = msgspec.msgpack.Decoder(Annotated[list[Element], Meta(max_length=PART_ELEMENTS_MAX)])
+_state = msgspec.msgpack.Decoder(Annotated[list[Element], Meta(max_length=PART_ITEMS_MAX)])
 _own: msgspec.msgpack.Decoder[list[str]] = msgspec.msgpack.Decoder(list[str])
 _encoder = msgspec.msgpack.Encoder()
 
@@ -49,6 +47,10 @@ class GSet(Datatype[State]):
         if element not in state and element not in pending and len(state) + len(pending) >= ELEMENTS_MAX:
             raise OperationError(f"the set holds {ELEMENTS_MAX} elements", "use another key", "limit_exceeded")
         return {element}
+
+    def is_blind(self, op: bytes) -> bool:
+        """Return that it is: elements only come."""
+        return True
 
     def join(self, state: State, delta: State) -> State:
         """Return the union."""

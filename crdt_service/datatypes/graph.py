@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from crdt_service.datatypes.aw_set import Element
 from crdt_service.datatypes.contract import Origin
 from crdt_service.datatypes.dotted import Change, Dotted, Path, State, View
-from crdt_service.datatypes.operation import fits_text, read_operation, refuse
+from crdt_service.datatypes.operation import fits_text, lists, read_operation, refuse
 from crdt_service.kernel.dot import Dot
 from crdt_service.kernel.error import MalformedError, OperationError
 
@@ -69,6 +69,10 @@ class Graph(Dotted):
         if chosen[0] == "add_edge" and not all(view.at(end) for end in path):
             raise OperationError("graph: an end of the edge is no vertex here", "add both vertices first")
         return Change(view.at(*path), (path, b"") if chosen[0].startswith("add") else None)
+
+    def is_blind(self, op: bytes) -> bool:
+        """Tell whether it adds a vertex; an edge needs both ends, and a removal takes what it has seen."""
+        return not lists(_operation, op, "remove_vertex", "add_edge", "remove_edge")
 
     def show(self, entries: Iterable[tuple[Dot, Path, bytes]]) -> object:
         """Return the vertices, and the edges whose ends are among them."""

@@ -60,6 +60,10 @@ class LwwRegister(Datatype[State]):
         value = pack_json(assigned, VALUE_BYTES_MAX)
         return (origin.tick(), origin.replica, value)
 
+    def is_blind(self, op: bytes) -> bool:
+        """Return that it is: the later stamp wins, of a clearing too."""
+        return True
+
     def join(self, state: State, delta: State) -> State:
         """Return the later of both."""
         return max(state, delta)

@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from crdt_service.datatypes.contract import Origin
 from crdt_service.datatypes.dotted import Change, Dotted, Path, View
-from crdt_service.datatypes.operation import TEXT_BYTES_MAX, fits_text, read_operation, refuse
+from crdt_service.datatypes.operation import TEXT_BYTES_MAX, fits_text, is_clear, read_operation, refuse
 from crdt_service.kernel.dot import Dot
 from crdt_service.kernel.error import MalformedError, OperationError
 
@@ -88,6 +88,23 @@ class Map(Dotted):
         present = {dot for dot in below.at() if below.content(dot) == _PRESENCE}
         path, content = change.entry or ((), _PRESENCE)
         return Change(change.covered | present, ((part, *path), content))
+
+    def is_blind(self, op: bytes) -> bool:
+        """Tell whether it updates a field by an operation that is blind there; a removal takes what it has seen."""
+        for _ in range(DEPTH_MAX):
+            if is_clear(op):
+                return False
+            try:
+                update = read_operation(_operation, op, self.name, _EXAMPLE).update
+            except OperationError:
+                return True
+            if isinstance(update, UnsetType):
+                return False
+            ((_, nested),) = update.items()
+            op, kind = bytes(nested.op), self._by_name.get(nested.type)
+            if kind is not self:
+                return kind is None or kind.is_blind(op)
+        return True
 
     def show(self, entries: Iterable[tuple[Dot, Path, bytes]]) -> object:
         """Return the fields' values, in the fields' order."""

@@ -42,6 +42,17 @@ def is_clear(op: bytes) -> bool:
         return False
 
 
+def lists(decoder: msgspec.json.Decoder[T], op: bytes, *names: str) -> bool:
+    """Tell whether the operation is well-formed and names one of these members, or clears."""
+    if is_clear(op):
+        return True
+    try:
+        operation = decoder.decode(op)
+    except _ERRORS:
+        return False
+    return any(getattr(operation, name) is not msgspec.UNSET for name in names)
+
+
 def read_packed(decoder: msgspec.msgpack.Decoder[T], data: bytes, name: str) -> T:
     """Return decoded msgpack of a peer or a file.
 

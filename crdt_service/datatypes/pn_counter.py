@@ -8,13 +8,13 @@ from msgspec import UNSET, Meta, UnsetType
 
 from crdt_service.datatypes.contract import Datatype, Origin
 from crdt_service.datatypes.operation import read_operation, read_packed, refuse
-from crdt_service.datatypes.part import cut
+from crdt_service.datatypes.origins import check_origin
+from crdt_service.datatypes.part import PART_ITEMS_MAX, cut
 from crdt_service.kernel.error import MalformedError, OperationError
 from crdt_service.kernel.ident import is_replica
 
 _EXAMPLE = '{"increment": 3} or {"decrement": 3}'
 TOTAL_MAX = 2**63 - 1
-REPLICAS_MAX = 4096
 Amount = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 Count = Annotated[int, Meta(ge=0, le=TOTAL_MAX)]
 # What two totals take at most, with the lengths around them.
@@ -28,7 +28,8 @@ class _Operation(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _operation = msgspec.json.Decoder(_Operation)
-_state = msgspec.msgpack.Decoder(Annotated[list[tuple[str, Count, Count]], Meta(max_length=REPLICAS_MAX)])
+_state = msgspec.msgpack.Decoder(Annotated[list[tuple[str, Count, Count]], Meta(max_length=PART_ITEMS_MAX)])
+_own: msgspec.msgpack.Decoder[list[tuple[str, int, int]]] = msgspec.msgpack.Decoder(list[tuple[str, int, int]])
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -47,6 +48,7 @@ class PnCounter(Datatype[State]):
     def apply(self, state: State, pending: State, op: bytes, origin: Origin) -> State:
         """Return this replica's new totals."""
         added, taken = read_amounts(op)
+        check_origin(origin.replica, state, pending)
         old = state.get(origin.replica, (0, 0))
         new = pending.get(origin.replica, (0, 0))
         up = max(old[0], new[0]) + added
@@ -54,6 +56,10 @@ class PnCounter(Datatype[State]):
         if max(up, down) > TOTAL_MAX:
             raise OperationError("the counter would pass 2**63 - 1", "use another key", "limit_exceeded")
         return {origin.replica: (up, down)}
+
+    def is_blind(self, op: bytes) -> bool:
+        """Return that it is: each replica has totals of its own."""
+        return True
 
     def join(self, state: State, delta: State) -> State:
         """Return the maximum per replica and direction."""
@@ -82,7 +88,7 @@ class PnCounter(Datatype[State]):
 
     def restore(self, data: bytes) -> State:
         """Return the totals of bytes that this program wrote."""
-        return {replica: (up, down) for replica, up, down in read_packed(_state, data, self.name)}
+        return {replica: (up, down) for replica, up, down in read_packed(_own, data, self.name)}
 
     def split(self, state: State, bytes_max: int) -> Iterator[State]:
         """Yield the totals of some replicas at a time."""

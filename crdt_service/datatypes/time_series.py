@@ -111,6 +111,10 @@ class TimeSeries(Datatype[State]):
         _insert(delta, (point.at, origin.replica), (stamp, point.value + 0.0))  # Two zeros would have different bytes.
         return delta
 
+    def is_blind(self, op: bytes) -> bool:
+        """Return that it is: points only come."""
+        return True
+
     def join(self, state: State, delta: State) -> State:
         """Return the union, cut at the window and the number of points; costs the delta and what leaves."""
         for moment, measurement in delta.points.items():

@@ -1,17 +1,21 @@
 """The durable log with its snapshots: checksummed records, one per synced batch, sealed if there is a key.
 
-Files: ``meta`` (replica id, key id), ``log-N`` and ``snapshot-N``, the latter replacing all logs before N. Recovery
-joins the newest snapshot and the logs from N on; since deltas are joined, order and repetition do not matter.
+Files: ``meta`` (replica id, key id), ``mark`` (how far the log was synced), ``log-N`` and ``snapshot-N``, the latter
+replacing all logs before N. Recovery joins the newest snapshot and the logs from N on; since deltas are joined, order
+and repetition do not matter.
 """
 
 import errno
+import logging
 import random
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
 
 import msgspec
 
+from crdt_service.disk.damaged import keep_copy
 from crdt_service.disk.disk import Disk
+from crdt_service.disk.mark import MARK, Mark, MarkFile
 from crdt_service.disk.record_file import PayloadScan, RecordEncoder
 from crdt_service.kernel.error import ConfigError, CorruptDataError, MalformedError, StorageFullError
 from crdt_service.kernel.ident import new_replica
@@ -22,6 +26,8 @@ ALLOCATED_BYTES = 4 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORMAT = 2
 _META_BYTES_MAX = 4096
+
+_log = logging.getLogger(__name__)
 
 
 class _Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,6 +53,8 @@ class Journal:
         log_bytes: Size of the current log, without what is allocated ahead.
         snapshot_bytes: Size of the newest snapshot.
         needs_rewrite: Some of what `recover` found is not sealed as new files are; a checkpoint replaces it.
+        damage: What `recover` found missing of what had been synced, in one sentence: which file, from which byte on;
+            empty if nothing. It is known to each later start as well, until `clear_damage`.
     """
 
     def __init__(self, disk: Disk, node_id: str, randomness: random.Random, keys: Sequence[Key] = ()) -> None:
@@ -57,6 +65,8 @@ class Journal:
         self._number = 1
         self._encoder = RecordEncoder(None, randomness)  # Until `recover` opens the log.
         self._allocated_bytes = 0
+        self._mark = MarkFile(disk)
+        self._is_settled = False
         self._snapshot_descriptor = -1
         self._snapshot_encoder = self._encoder
         self._snapshot_written_bytes = 0
@@ -74,6 +84,8 @@ class Journal:
     def recover(self) -> Iterator[bytes]:
         """Yield all payloads on disk, cut a torn tail, and open the log for appending.
 
+        A disk too full to note how far the log is whole lets it end; appends are refused until there is room.
+
         Raises:
             ConfigError: The key of a file is not given.
             CorruptDataError: A record is damaged where no crash explains it.
@@ -90,16 +102,24 @@ class Journal:
         while len(live) > 1 and not self._disk.size(live[-1]):
             live.pop()  # A rotation that failed or had no write yet: the log before it may have gone on.
         seal = None
+        ends: dict[int, int] = {}
         for name in live:
             self.log_bytes, seal = yield from self._scan(name, is_open=name == live[-1])
             self.needs_rewrite |= bool(self.log_bytes) and not self._is_current(seal)
+            ends[_number_of(name)] = self.log_bytes
         self._number = _number_of(live[-1]) if live else max(first, 1)
         self._descriptor = self._disk.open(_log_name(self._number))
-        self._cut()
         for name in names:
             if name.endswith(".new") or (name in logs and name not in live) or name in snapshots[:-1]:
                 self._disk.remove(name)
         self._disk.sync_directory()
+        self._judge(first, ends)
+        try:
+            self._settle()
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            _log.warning("%s is too full to note how far its log is whole: %s", self._disk.directory, error)
         if self.log_bytes and not self._is_current(seal):
             self.rotate()
         elif self.log_bytes:
@@ -108,23 +128,52 @@ class Journal:
             self._encoder = self._create_encoder(_log_name(self._number))
 
     def append(self, payload: bytes) -> None:
-        """Write and sync one record.
+        """Write and sync one record, then mark it: what ends beyond the mark was never acknowledged.
 
         Raises:
             StorageFullError: The disk is full; the log is as before.
             OSError: The disk failed. What it holds is unknown, so the process must end and recover.
         """
         record = self._encoder.encode(payload, self.log_bytes)
-        self._allocate(self.log_bytes + len(record))
+        end_bytes = self.log_bytes + len(record)
         try:
+            if not self._is_settled:
+                self._settle()
+            self._allocate(end_bytes)
             self._disk.write(self._descriptor, record, self.log_bytes)
             self._disk.sync(self._descriptor)
+            self._mark.write(Mark(self._number, end_bytes, self.damage))
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            self._cut()  # Or a crash could bring back what is refused here.
+            if self._is_settled:
+                self._cut()  # Or a crash could bring back what is refused here.
             raise StorageFullError(str(self._disk.directory)) from error
-        self.log_bytes += len(record)
+        self.log_bytes = end_bytes
+
+    def rest(self) -> None:
+        """Have the mark survive a power loss. Until then one may leave it behind what was appended, never ahead.
+
+        A flipped bit in a record appended since the last call, and a power loss, look like a torn tail.
+
+        Raises:
+            OSError: The disk failed, as for `append`.
+        """
+        try:
+            self._mark.sync()
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            _log.warning("%s is too full to sync its mark, the next one goes with it: %s", self._disk.directory, error)
+
+    def clear_damage(self) -> None:
+        """Forget `damage`, once what follows from it is durable.
+
+        Raises:
+            OSError: The disk failed or is full; the next start may know of the damage still.
+        """
+        self._mark.store(Mark(self._number, self.log_bytes))
+        self.damage = ""
 
     def rotate(self) -> int:
         """Start the next log; return its number. A crash from here on replays both.
@@ -132,6 +181,8 @@ class Journal:
         Raises:
             OSError: The old log goes on; an empty new one may stay beside it.
         """
+        if not self._is_settled:
+            self._settle()
         self._cut()  # Only the newest log may end in zeros, so that those in another mean damage.
         descriptor = self._disk.open(_log_name(self._number + 1))
         try:
@@ -179,16 +230,13 @@ class Journal:
                 self._disk.remove(old)
         self._disk.sync_directory()
 
-    def clear_damage(self) -> None:
-        """Forget that damage was found."""
-        self.damage = ""
-
     def close(self) -> None:
         """Release the directory."""
         if self._descriptor >= 0:
             self._disk.close(self._descriptor)
         if self._snapshot_descriptor >= 0:
             self._close_snapshot()
+        self._mark.close()
         self._disk.close(self._lock)
 
     def _write_snapshot_record(self, record: bytes) -> None:
@@ -198,6 +246,49 @@ class Journal:
     def _close_snapshot(self) -> None:
         self._disk.close(self._snapshot_descriptor)
         self._snapshot_descriptor = -1
+
+    def _judge(self, first: int, ends: Mapping[int, int]) -> None:
+        """Set `damage`, and keep a copy of the file concerned.
+
+        Args:
+            first: The newest snapshot replaces all logs before this one.
+            ends: For each log, the end of its last good record.
+        """
+        mark = self._mark.read()
+        if self._mark.is_missing:
+            return  # The directory is new, or was written by a version without marks.
+        if mark is None:
+            log = _log_name(self._number)
+            self.damage = (
+                f"both copies in the file {MARK} are damaged, "
+                f"so {log} may have lost synced records from byte {self.log_bytes} on"
+            )
+            self._keep_copy(MARK)
+            self._keep_copy(log)
+        elif mark.number >= first and mark.end_bytes > (end_bytes := ends.get(mark.number, 0)):
+            log = _log_name(mark.number)
+            self.damage = (
+                f"{log} is damaged or ends at byte {end_bytes}, though it had been synced up to byte {mark.end_bytes}"
+            )
+            self._keep_copy(log)
+        else:
+            self.damage = mark.damage
+        if self.damage:
+            _log.error("%s: %s", self._disk.directory, self.damage)
+
+    def _keep_copy(self, name: str) -> None:
+        if name in self._disk.names() and self._disk.size(name):
+            keep_copy(self._disk, name)
+
+    def _settle(self) -> None:
+        """Make durable what `recover` found, and cut the log there.
+
+        A start after a crash amid this finds the same: damage is noted before what shows it is cut.
+        """
+        self._disk.sync(self._descriptor)  # The last record may be of a process that was killed before its sync.
+        self._mark.store(Mark(self._number, self.log_bytes, self.damage))
+        self._cut()
+        self._is_settled = True
 
     def _allocate(self, end_bytes: int) -> None:
         """Enlarge the log ahead of what is written, if it has to be."""

@@ -70,6 +70,18 @@ class MeasuredJournal:
             self._appends.add(now, now - started)
         self._observer.on_disk_operation("append", now - started)
 
+    def rest(self) -> None:
+        """Have the log's mark survive a power loss.
+
+        Raises:
+            OSError: The disk failed.
+        """
+        try:
+            self._journal.rest()
+        except OSError as error:
+            self._observer.on_disk_error(error)
+            raise
+
     def rotate(self) -> int:
         """Start a new log; return its number.
 

@@ -146,7 +146,7 @@ class Answerer:
         if isinstance(request, PlacedRequest):
             self._placer.check_epoch(epoch)
         elif isinstance(request, ServedRequest):
-            self._placer.check_serving()
+            self._placer.check_serving(is_write=isinstance(request, WritingRequest))
         answer = self._answers[type(request)](request)
         if not epoch:
             return answer

@@ -157,8 +157,7 @@ class Decider:
     ) -> dict[str, Reply]:
         """Return the replies of those who decide, this node among them if it does, by directory."""
         waiting: dict[asyncio.Task[Reply], str] = {
-            asyncio.create_task(channel.request(build)): replica
-            for replica, channel in voters.items()
+            asyncio.create_task(channel.request(build)): replica for replica, channel in voters.items()
         }
         if self._decides():
             waiting[asyncio.create_task(answer(build(0)))] = self._replica.id

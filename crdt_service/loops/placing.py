@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from msgspec.structs import replace
 
-from crdt_service.kernel.error import ServiceError
+from crdt_service.kernel.error import ServiceError, StorageFullError
 from crdt_service.loops.commit import Committer
 from crdt_service.loops.deciding import Build, Decider, check_epoch
 from crdt_service.loops.exchange import Exchange
@@ -154,6 +154,11 @@ class Placer:
         return self.is_legacy or (self.has_seat and self.voucher.is_settled)
 
     @property
+    def shows(self) -> bool:
+        """Whether this node shows clients what it holds."""
+        return self.serves or (self.has_seat and self.voucher.is_readable)
+
+    @property
     def is_ready(self) -> bool:
         """Whether this node has all that it is to have, so that another one may go away."""
         return self.is_legacy or (self.serves and self.voucher.is_known and self._transfer.is_synced)
@@ -180,19 +185,22 @@ class Placer:
         check_epoch(self._replica.epoch, epoch)
         self._check_known()
 
-    def check_serving(self) -> None:
+    def check_serving(self, *, is_write: bool) -> None:
         """Refuse to serve keys before this node knows what it owns.
 
         Raises:
-            ServiceError: It is still ``syncing``.
+            ServiceError: It is still ``syncing``, or ``fenced``; ``storage_full`` for a write that cannot be noted.
         """
         if self._fenced:
             message = f"node {self._node_id} is fenced: {self._fenced}"
             raise ServiceError("fenced", message, "ask another node; this one gets a new seat")
-        if not self.serves:
-            raise ServiceError(
-                "syncing", f"node {self._node_id} {self.describe()}", "retry, or ask another node; see its /health"
-            )
+        if self.serves or (self.shows and not is_write):
+            return
+        if self.shows:
+            raise StorageFullError("the data directory")
+        raise ServiceError(
+            "syncing", f"node {self._node_id} {self.describe()}", "retry, or ask another node; see its /health"
+        )
 
     def _check_known(self) -> None:
         if self._fenced or not self.voucher.is_known:

@@ -25,6 +25,8 @@ from crdt_service.wire.message import PlacementState, VouchReply, VouchRequest
 
 # How long a start waits for all members before it writes under a new origin. Raising it serves later while one is down.
 VOUCH_SECONDS_MAX = 2.0
+# How often a full disk is tried again.
+ROOM_SECONDS = 0.5
 _DRAWN_BITS = 52
 _log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class Voucher:
             seat, and once it is given one: no other copy of the directory has ever had that.
         is_settled: Whether this node may serve what it holds alone: all have vouched, or it writes under an origin that
             no other copy of it has.
+        is_readable: Whether this node may show what it holds: also while its disk is too full to note that it started.
 
     Args:
         node_id: This node's name.
@@ -64,7 +67,7 @@ class Voucher:
         self._on_change = on_change
         self._on_objection = on_objection
         self._drawn = randomness.getrandbits(_DRAWN_BITS)
-        self.is_known = self.is_settled = not self._has_seat
+        self.is_known = self.is_settled = self.is_readable = not self._has_seat
         self._vouched: set[str] = set()
         self._all_vouched = asyncio.Event()
         self._taking_life = asyncio.Lock()
@@ -83,12 +86,12 @@ class Voucher:
     async def start(self) -> None:
         """Take a life number, then return once all have vouched or the time is up; until then nothing is served.
 
-        Raises:
-            ServiceError: The disk is full.
+        While the disk is full nothing can be noted: then reads are served, and this goes on once there is room.
         """
         if self.is_settled:
             return
-        await self._take_life()
+        while not await self._take_life():
+            await self._wait_for_room()
         self._count()
         try:
             async with asyncio.timeout(VOUCH_SECONDS_MAX):
@@ -97,10 +100,15 @@ class Voucher:
             silent = sorted(self._others - self._vouched)
             _log.warning("%s did not vouch for this node in time: it writes under a new origin", ", ".join(silent))
             origin = new_replica(self._node_id, self._random)
-            if not await self._committer.renew_origin(origin):
-                raise ServiceError("storage_full", "a new origin cannot be noted", "free space") from None
-        self.is_settled = True
+            while not await self._committer.renew_origin(origin):
+                await self._wait_for_room()
+        self.is_settled, self.is_readable = True, True
         self._on_change()
+
+    async def _wait_for_room(self) -> None:
+        """Let reads be served while the disk is full."""
+        self.is_readable = True
+        await asyncio.sleep(ROOM_SECONDS)
 
     async def ask(self, channel: Channel) -> None:
         """Have a member vouch for this node, unless it has or this node has no seat."""

@@ -10,7 +10,7 @@ from crdt_service.kernel.ident import check_key
 from crdt_service.loops.commit import Committer, Outcome
 from crdt_service.loops.exchange import Exchange
 from crdt_service.loops.transfer import Transfer
-from crdt_service.store.batch import Written
+from crdt_service.store.batch import Written, is_blind
 from crdt_service.store.store import Reading, Store
 from crdt_service.wire.message import (
     Concern,
@@ -205,13 +205,3 @@ async def _collect(waiting: Mapping[T, Awaitable[None]]) -> dict[T, ServiceError
 
 def _is_written(outcome: Outcome) -> bool:
     return isinstance(outcome, Written) and bool(outcome.type_name)
-
-
-def is_blind(item: WriteItem) -> bool:
-    if item.is_delete or item.token is not None or item.if_match is not None:
-        return False
-    if item.type_name in ("g_counter", "pn_counter", "g_set", "time_series", "lww_register"):
-        return True
-    return (item.type_name == "aw_set" and b'"add"' in item.op) or (
-        item.type_name == "ew_flag" and b'"enable"' in item.op
-    )

@@ -130,5 +130,5 @@ def group_deltas(deltas: Iterable[Delta], bytes_max: int) -> Iterator[list[Delta
 
 def _join(one: Delta, two: Delta) -> Delta:
     datatype = get_type(one.tag)
-    state = datatype.join(datatype.decode(one.state), datatype.decode(two.state))
+    state = datatype.join(datatype.restore(one.state), datatype.restore(two.state))
     return Delta(one.key, one.tag, one.version, datatype.encode(state))

@@ -50,6 +50,14 @@ class Journal(Protocol):
         """
         ...
 
+    def rest(self) -> None:
+        """Sync what `append` noted beside the log; due soon after an append, and no answer waits for it.
+
+        Raises:
+            OSError: The disk failed; the process must not go on.
+        """
+        ...
+
     def rotate(self) -> int:
         """Start a new log; return its number, which a checkpoint then replaces all before.
 

@@ -237,3 +237,16 @@ class Batch:
             return single
         datatype = get_type(address.tag)
         return Delta(address.key, address.tag, datatype.version, datatype.encode(self.pending[address]))
+
+
+def is_blind(item: WriteItem) -> bool:
+    """Tell whether a write does the same whatever its node holds of the key, so that any member may take it.
+
+    Deletions, and writes with a condition or a name, never are. One of an unknown type is refused anywhere.
+    """
+    if item.is_delete or item.if_match is not None or item.token is not None:
+        return False
+    try:
+        return find_type(item.type_name).is_blind(item.op)
+    except OperationError:
+        return True

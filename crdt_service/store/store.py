@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Optional
 import msgspec
 
 from crdt_service.datatypes.contract import Datatype
+from crdt_service.datatypes.part import PART_ITEMS_MAX
 from crdt_service.datatypes.registry import DATATYPES, RECEIPTS, find_type, get_type
 from crdt_service.kernel.clock import HybridClock
 from crdt_service.kernel.error import MalformedError, OperationError
@@ -438,6 +439,6 @@ def _split(key: str, entry: Entry, bytes_max: int) -> list[Delta]:
     datatype = get_type(entry.tag)
     whole = _pack(entry)
     parts = [whole]
-    if len(whole) > bytes_max:
+    if len(whole) > min(bytes_max, PART_ITEMS_MAX):  # As each item takes a byte, none smaller holds too many.
         parts = [datatype.encode(part) for part in datatype.split(_unpack(entry), bytes_max)]
     return [Delta(key, entry.tag, datatype.version, part) for part in parts]

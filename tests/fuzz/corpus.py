@@ -15,6 +15,7 @@ from crdt_service.api.feed.cursor import Place, write_cursor
 from crdt_service.datatypes.contract import Origin
 from crdt_service.datatypes.receipts import encode_receipt
 from crdt_service.datatypes.registry import DATATYPES, RECEIPTS
+from crdt_service.disk.mark import Copy, Mark, encode_copy
 from crdt_service.wire import message
 from crdt_service.wire.message import Delta, Step, encode_message, encode_step
 from crdt_service.wire.record import encode_record
@@ -60,6 +61,7 @@ def make_corpus() -> list[bytes]:
     by_target["reports"] = {
         msgspec.json.encode({"a": Field(1, {"b": Usage(2, 1.5)}), "c": Field(1, {"b": Usage(2, 1.5)})})
     }
+    by_target["mark"] = {encode_copy(Copy(3, Mark(1, 2**40, text))) for text in ("", "log-00000001 is damaged")}
     numbers = {name: bytes([number]) for number, (name, _) in enumerate(TARGETS)}
     return [numbers[name] + data for name, inputs in by_target.items() for data in sorted(inputs)]
 

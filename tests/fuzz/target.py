@@ -4,6 +4,7 @@ An input is one byte that chooses the target, and the bytes for it.
 """
 
 import base64
+import zlib
 from collections.abc import Callable
 
 from crdt_service.access.buckets import Buckets
@@ -17,6 +18,7 @@ from crdt_service.datatypes.document import Document
 from crdt_service.datatypes.live_document import client_of
 from crdt_service.datatypes.registry import DATATYPES, RECEIPTS
 from crdt_service.datatypes.yjs_update import read_update
+from crdt_service.disk.mark import decode_copy, encode_copy
 from crdt_service.kernel.error import ConfigError, MalformedError, OperationError
 from crdt_service.wire.message import (
     decode_handshake,
@@ -101,6 +103,12 @@ def read_records(data: bytes) -> None:
     scan.is_torn()
 
 
+def read_mark(data: bytes) -> None:
+    for copy in (data, data[:-4] + zlib.crc32(data[:-4]).to_bytes(4, "big")):  # Few inputs pass the checksum.
+        found = decode_copy(copy)
+        assert found is None or encode_copy(found) == copy
+
+
 def read_feed_cursor(data: bytes) -> None:
     text = base64.urlsafe_b64encode(data).rstrip(b"=").decode()
     try:
@@ -157,6 +165,7 @@ TARGETS: tuple[tuple[str, Callable[[bytes], None]], ...] = (
     ("api keys", read_keys),
     ("token", read_token),
     ("reports", read_reports),
+    ("mark", read_mark),
 )
 
 

@@ -8,10 +8,13 @@ Names are durable once their directory is synced; of the changes since then, eac
 import contextlib
 import errno
 import os
+from functools import partial
 from pathlib import PurePosixPath
 
 from crdt_service.disk.disk import Disk
+from crdt_service.disk.mark import BLOCK_BYTES, COPY_BYTES, MARK, decode_copy
 from crdt_service.kernel.error import ConfigError
+from crdt_service.wire.record import RecordScan
 
 _SECTOR_BYTES = 512
 
@@ -113,6 +116,29 @@ class SimDisk(Disk):
         self.wipe()
         self._names = {name: _File(data) for name, data in content.items()}
         self._durable_names = dict(self._names)
+
+    def flip_tail(self, randomness):
+        """Flip a bit in the last record of a powered-off disk's newest log; return whether there was one to flip.
+
+        There is none unless the mark on the medium names that record as synced: without it such a flip cannot be told
+        from a torn write, and is a second fault beside the power loss.
+        """
+        logs = [name for name in self._names if name.startswith("log-") and self.size(name)]
+        copies = [self.read(MARK, slot * BLOCK_BYTES, COPY_BYTES) for slot in (0, 1)] if MARK in self._names else []
+        marks = [copy for data in copies if (copy := decode_copy(data)) is not None]
+        if self._has_power or not logs or not marks:
+            return False
+        name = max(logs)
+        scan = RecordScan(partial(self.read, name))
+        start = max((record.offset_bytes for record in scan), default=None)
+        if start is None or max(marks).mark[:2] != (int(name.removeprefix("log-")), scan.offset_bytes):
+            return False
+        file = self._names[name]
+        data = bytearray(file.data)
+        data[randomness.randrange(start, scan.offset_bytes)] ^= 1 << randomness.randrange(8)
+        file.durable = file.data = bytes(data)
+        self._trace("disk", self._name, "flip", name)
+        return True
 
     def power_on(self):
         self._has_power = True

@@ -45,7 +45,9 @@ class Feed:
         if places is not None:
             position = hub.ring.locate(places, hub.places)
             if position is None:
-                self._replay = replay(hub.channels, free, subscriber.topic.prefix, places, dict(hub.places))
+                self._replay = replay(
+                    hub.channels, free, subscriber.topic.prefix, places, dict(hub.places), known=hub.merge
+                )
             else:
                 subscriber.position = position
         cursor = hub.cursor if places is None else write_cursor(places)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -18,6 +18,7 @@ from crdt_service.api.feed.merge import Changed, Merge, Reset
 from crdt_service.api.feed.ring import Entry, Ring
 from crdt_service.kernel.error import ServiceError
 from crdt_service.kernel.ident import is_reserved
+from crdt_service.kernel.slot import SLOTS
 from crdt_service.replication.port import Channel
 from crdt_service.telemetry.trace import apart
 from crdt_service.wire.message import CHANGES_MAX, ChangesReply, ChangesRequest
@@ -101,17 +102,25 @@ class Hub:
     Args:
         channels: Open channels by node id, as they come and go.
         randomness: Spreads feeds over time.
+        owners: Returns who owns a slot, as far as is known; of one that nobody owns, every node counts.
 
     Attributes:
         channels: The same.
         randomness: The same.
+        merge: What was told, and what was heard of it.
         ring: The newest events.
         is_stopped: Whether feeds are to end.
         count: How many feeds there are.
     """
 
-    def __init__(self, channels: Mapping[str, Channel], randomness: random.Random) -> None:
+    def __init__(
+        self,
+        channels: Mapping[str, Channel],
+        randomness: random.Random,
+        owners: Callable[[int], Sequence[str]] = lambda slot: (),
+    ) -> None:
         self.channels = channels
+        self._owners = owners
         self.is_stopped = False
         self.randomness = randomness
         self.count = 0
@@ -125,7 +134,7 @@ class Hub:
     @property
     def places(self) -> Places:
         """Up to where everything of each node is in the ring, or was."""
-        return self._merge.places
+        return self.merge.places
 
     @property
     def cursor(self) -> str:
@@ -186,7 +195,7 @@ class Hub:
             self._running.cancel()
 
     def _forget(self) -> None:
-        self._merge = Merge({})
+        self.merge = Merge({}, owners=self._list_owners())
         self._cursor = None
         self.ring = Ring(write_cursor({}))
         self._followers: dict[str, asyncio.Task[None]] = {}
@@ -197,6 +206,7 @@ class Hub:
         seconds = idle_seconds = 0
         try:
             while idle_seconds < LINGER_SECONDS:
+                self._place()
                 self._follow_all()
                 if seconds >= READY_SECONDS_MAX:
                     self._set_ready()
@@ -233,13 +243,26 @@ class Hub:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     def _take(self, node_id: str, reply: ChangesReply) -> None:
-        for event in self._merge.take(node_id, reply):
-            is_hidden = not isinstance(event, Reset) and is_reserved(event.change.key)
-            if self._is_ready.is_set() and not is_hidden:
-                self._add(event)
+        for event in self.merge.take(node_id, reply):
+            self._tell(event)
         self._cursor = None
         if self._followers.keys() <= self.places.keys():
             self._set_ready()
+
+    def _place(self) -> None:
+        """Follow a new placement."""
+        owners = self._list_owners()
+        if owners != self.merge.owners:
+            for event in self.merge.place(owners):
+                self._tell(event)
+
+    def _list_owners(self) -> list[Sequence[str]]:
+        return [self._owners(slot) for slot in range(SLOTS)]
+
+    def _tell(self, event: Changed | Reset) -> None:
+        is_hidden = not isinstance(event, Reset) and is_reserved(event.change.key)
+        if self._is_ready.is_set() and not is_hidden:
+            self._add(event)
 
     def _set_ready(self) -> None:
         """Let feeds begin, from here on."""

@@ -21,9 +21,18 @@ _KEYS_MAX = 4096
 
 
 async def replay(
-    channels: Mapping[str, Channel], free: asyncio.Semaphore, prefix: str, places: Places, target: Places
+    channels: Mapping[str, Channel],
+    free: asyncio.Semaphore,
+    prefix: str,
+    places: Places,
+    target: Places,
+    *,
+    known: Merge,
 ) -> AsyncGenerator[bytes, None]:
     """Yield pieces of events that lead a client from `places` to `target`, or further.
+
+    Where the hub has told something of a key, the client is told that: what a node that lags says would stay its last
+    word, as the hub does not tell again what it has told.
 
     Args:
         channels: Open channels by node id.
@@ -31,8 +40,9 @@ async def replay(
         prefix: Of the keys that concern the client.
         places: Where it is.
         target: Where it is to be.
+        known: What the hub has told.
     """
-    merge = Merge({node_id: places[node_id] for node_id in target if node_id in places}, _KEYS_MAX)
+    merge = Merge({node_id: places[node_id] for node_id in target if node_id in places}, _KEYS_MAX, known.owners)
     for node_id, aim in target.items():
         while not _is_reached(merge.places.get(node_id), aim):
             async with free:
@@ -43,8 +53,11 @@ async def replay(
                 parts.append(encode_event(Reset(node_id, "node_unreachable"), write_cursor(merge.places)))
             else:
                 for event in merge.take(node_id, reply):
-                    if isinstance(event, Reset) or _concerns(event, prefix):
+                    if isinstance(event, Reset):
                         parts.append(encode_event(event, write_cursor(merge.places)))
+                    elif _concerns(event, prefix):
+                        told = known.last(event.change.key) or event
+                        parts.append(encode_event(told, write_cursor(merge.places)))
             if parts:
                 yield b"".join(parts)
             if reply is not None and reply.epoch != aim.epoch:

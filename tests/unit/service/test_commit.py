@@ -10,7 +10,8 @@ import pytest
 from crdt_service.disk.journal import Journal
 from crdt_service.kernel.clock import COUNTER_BITS, DRIFT_SECONDS_MAX, HybridClock
 from crdt_service.kernel.error import OperationError, StorageFullError
-from crdt_service.loops.commit import Committer
+from crdt_service.loops import commit
+from crdt_service.loops.commit import REST_SECONDS, Committer
 from crdt_service.replication.replica import Replica
 from crdt_service.store.store import Store
 from crdt_service.wire.message import Delta, PushRequest, Step, decode_step, encode_step
@@ -219,3 +220,60 @@ async def test_a_checkpoint_under_way_lets_go_of_the_files_before_the_committer_
 
     assert not ended
     assert written == slices
+
+
+def count_rests(replica):
+    """Note each rest of the journal, and wake who waits for the next one."""
+    rests, rested = [], asyncio.Event()
+    real, loop = replica.journal.rest, asyncio.get_running_loop()
+
+    def rest():
+        real()
+        rests.append(threading.current_thread().name)
+        loop.call_soon_threadsafe(rested.set)
+
+    replica.journal.rest = rest
+    return rests, rested
+
+
+async def test_the_journal_rests_once_after_writes_have_ceased(tmp_path):
+    async with running(tmp_path) as replica:
+        rests, rested = count_rests(replica)
+        for _ in range(3):
+            rested.clear()
+            before = len(rests)
+            await replica.committer.write("c", "pn_counter", b'{"increment": 1}')
+            await asyncio.wait_for(rested.wait(), 30)
+            await asyncio.sleep(3 * REST_SECONDS)
+            assert before + 1 == len(rests)
+    assert {"log_0"} == set(rests)
+    assert 3 == len(rests)
+
+
+async def test_the_journal_rests_while_writes_go_on_for_ever(tmp_path):
+    async with running(tmp_path) as replica:
+        rests, _ = count_rests(replica)
+        writes = 0
+        while len(rests) < 3:
+            await replica.committer.write("c", "pn_counter", b'{"increment": 1}')
+            writes += 1
+        assert writes > len(rests)
+
+
+async def test_the_journal_rests_before_the_committer_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(commit, "REST_SECONDS", 3600)
+    async with running(tmp_path) as replica:
+        rests, _ = count_rests(replica)
+        await replica.committer.write("c", "pn_counter", b'{"increment": 1}')
+        assert [] == rests
+    assert 1 == len(rests)
+
+
+async def test_a_disk_that_breaks_at_rest_ends_the_loop(tmp_path):
+    replica = Member(tmp_path)
+    task = asyncio.create_task(replica.committer.run())
+    await replica.committer.write("s", "aw_set", b'{"add": "x"}')
+    replica.disk.is_broken = True
+    with pytest.raises(OSError, match="Input/output"):
+        await asyncio.wait_for(task, 30)
+    replica.journal.close()

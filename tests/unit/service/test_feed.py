@@ -11,6 +11,7 @@ from crdt_service.api.feed import hub as hub_module
 from crdt_service.api.feed.cursor import Place, read_cursor, write_cursor
 from crdt_service.api.feed.feed import Feed
 from crdt_service.api.feed.hub import Hub
+from crdt_service.api.feed.replay import replay
 from crdt_service.api.feed.ring import EVENTS_MAX
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError, UnreachableError
 from crdt_service.telemetry.context import RequestContext, request
@@ -63,9 +64,10 @@ class Node:
 class World:
     """Three nodes and a hub; feeds are opened, read and closed."""
 
-    def __init__(self, hub=None):
+    def __init__(self):
         self.nodes = {name: Node(name) for name in ("a", "b", "c")}
-        self.hub = Hub(dict(self.nodes), random.Random(1))
+        self.owners = ()
+        self.hub = Hub(dict(self.nodes), random.Random(1), lambda slot: self.owners)
         self.free = asyncio.Semaphore(8)
 
     async def open(self, prefix="", cursor=None):
@@ -309,3 +311,34 @@ async def test_a_cursor_of_nodes_that_are_gone_is_taken(world):
     world.nodes["a"].change("k")
     feed, _ = await world.open(cursor=write_cursor(places))
     assert ["k"] == await read(feed)
+
+
+async def test_only_owners_are_heard_and_a_new_one_with_what_it_said_before(world):
+    world.owners = ("a", "b")
+    feed, _ = await world.open()
+    for name, digest in (("a", "1"), ("c", "2"), ("b", "1"), ("a", "3")):
+        world.nodes[name].change("k", digest)
+        world.nodes[name].change(f"after {digest} of {name}")
+    told = []
+    while len(told) < 5:
+        told += [msgspec.json.decode(event["data"]) for event in parse(await asyncio.wait_for(anext(feed), 30))]
+    assert [["31", "33"], []] == [
+        [event["etag"] for event in told if event["key"] == "k" and event["node"] == name] for name in ("a", "c")
+    ]
+    world.owners = ("b", "c")
+    told = [msgspec.json.decode(event["data"]) for event in parse(await asyncio.wait_for(anext(feed), 30))]
+    assert ("k", "32", "c") in [(event["key"], event["etag"], event["node"]) for event in told]
+
+
+async def test_a_replay_ends_with_what_the_hub_told_last_and_not_with_what_a_node_that_lags_says(world):
+    feed, cursor = await world.open()
+    for name in ("b", "c"):
+        world.nodes[name].change("k", "old")
+    assert ["k"] == await read(feed)
+    world.nodes["a"].change("k", "new")
+    assert ["k"] == await read(feed)
+    merge = world.hub.merge
+    target = {name: merge.places[name] for name in ("a", "b", "c")}
+    pieces = [piece async for piece in replay(world.nodes, world.free, "", read_cursor(cursor), target, known=merge)]
+    told = [msgspec.json.decode(event["data"]) for piece in pieces for event in parse(piece)]
+    assert ("k", b"new".hex()) == (told[-1]["key"], told[-1]["etag"])

@@ -12,6 +12,7 @@ from crdt_service.api.feed.event import encode_event
 from crdt_service.api.feed.merge import Changed, Merge, Reset
 from crdt_service.api.feed.ring import Entry, Ring
 from crdt_service.kernel.error import OperationError
+from crdt_service.kernel.slot import SLOTS
 from crdt_service.wire.message import Change, ChangesReply
 
 EPOCH = 7
@@ -249,3 +250,95 @@ def test_a_client_goes_on_at_another_backend_and_misses_nothing(data):
     skipped = {(event.change.key, event.change.digest) for event in events[:position]}
     assert set() == skipped - covered
     assert all(isinstance(event, Changed) for event in events)
+
+
+def owned_by(*owners):
+    return [owners] * SLOTS
+
+
+def placed(merge, *owners):
+    """What is told because others own all keys now."""
+    events = merge.place(owned_by(*owners))
+    return [(event.node_id, event.change.key, event.change.digest.decode()) for event in events]
+
+
+def merge_of(*owners):
+    return Merge({node_id: Place(EPOCH, 0) for node_id in "abcd"}, owners=owned_by(*owners))
+
+
+def test_what_a_node_says_that_does_not_own_the_key_is_not_told():
+    merge = merge_of("a", "b")
+    assert [("a", "k", "d2")] == take(merge, "a", (1, "k", "d2"))
+    assert [] == take(merge, "d", (1, "k", "part"), upto=5)
+    assert ([], Place(EPOCH, 5)) == (take(merge, "b", (1, "k", "d2")), merge.places["d"])
+
+
+def test_of_a_slot_that_nobody_is_known_to_own_every_node_counts():
+    merge = merge_of()
+    assert [("d", "k", "d1")] == take(merge, "d", (1, "k", "d1"))
+
+
+def test_what_a_node_said_before_it_was_an_owner_is_told_then():
+    merge = merge_of("a")
+    take(merge, "d", (1, "k", "d1"), (2, "l", "e1"))
+    take(merge, "a", (1, "l", "e1"))
+    assert [("d", "k", "d1")] == placed(merge, "a", "d")
+    assert [] == placed(merge, "a", "d")
+    assert [] == take(merge, "a", (2, "k", "d1"))
+
+
+def test_the_word_of_who_owns_a_key_no_more_gives_way_to_that_of_an_owner():
+    merge = merge_of("a", "b")
+    take(merge, "b", (1, "k", "d2"))
+    assert [("a", "k", "part")] == take(merge, "a", (1, "k", "part"))
+    assert [("b", "k", "d2")] == placed(merge, "b", "c")
+    assert Changed("b", Change(0, "k", "pn_counter", b"d2")) == merge.last("k")
+    assert [] == take(merge, "c", (1, "k", "d2"))
+
+
+def test_an_owner_that_told_last_before_others_came_is_still_followed():
+    merge = merge_of("a", "b")
+    take(merge, "a", (1, "k", "d2"))
+    take(merge, "b", (1, "k", "d1"))
+    assert [] == placed(merge, "b", "c")
+    assert [("b", "k", "d2")] == take(merge, "b", (2, "k", "d2"))
+
+
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=8),
+    st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 3)), max_size=30),
+    st.lists(st.tuples(st.integers(0, 30), st.sets(st.sampled_from("abcd"), min_size=1)), max_size=3),
+)
+def test_whoever_owned_a_key_before_its_last_state_is_told_last(vacancies, steps, moves):
+    """Each node passes through states in their order; those that own the key in the end reach the last.
+
+    A state that an owner skips it has held all along, so it says so at least once in the end.
+    """
+    history = ["" if is_vacant else f"d{number}" for number, is_vacant in enumerate(vacancies)]
+    merge, at, told = merge_of("a", "b"), dict.fromkeys("abcd", 0), []
+    owners = {"a", "b"}
+    for number, (node_id, skipped) in enumerate(steps, 1):
+        for _, owners in [move for move in moves if move[0] == number]:
+            told += placed(merge, *sorted(owners))
+        at[node_id] = min(at[node_id] + skipped, len(history) - 1)
+        told += take(merge, node_id, (number, "k", history[at[node_id]]))
+    for node_id in sorted(owners):
+        told += take(merge, node_id, (99, "k", history[-1]))
+    assert history[-1] == told[-1][2]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 2)), max_size=20),
+    st.sets(st.sampled_from("abcd"), min_size=1),
+)
+def test_a_change_of_owners_alone_makes_the_last_word_that_of_owners(steps, owners):
+    """Everything was said by then: what the owners of the end hold was told last, or is told with the change."""
+    merge, told = merge_of("a", "b"), []
+    for number, (node_id, state) in enumerate(steps, 1):
+        told += take(merge, node_id, (number, "k", f"part {node_id} {state}"))
+    for node_id in sorted(owners):
+        told += take(merge, node_id, (99, "k", "last"))
+    for node_id in sorted({"a", "b"} - owners):
+        told += take(merge, node_id, (99, "k", f"part {node_id} 3"))
+    told += placed(merge, *sorted(owners))
+    assert "last" == told[-1][2]

@@ -31,13 +31,18 @@ def open_journal(directory, disk=None, keys=()):
 
 def write_all(directory, payloads, keys=()):
     """Return the sizes of the log after each."""
+    return [size for size, _ in write_marked(directory, payloads, keys)]
+
+
+def write_marked(directory, payloads, keys=()):
+    """Return the sizes of the log after each, and what the file mark held."""
     journal, _ = open_journal(directory, keys=keys)
-    sizes = []
+    states = []
     for payload in payloads:
         journal.append(payload)
-        sizes.append(journal.log_bytes)
+        states.append((journal.log_bytes, (directory / "mark").read_bytes()))
     journal.close()
-    return sizes
+    return states
 
 
 def test_records_and_replica_id_survive(tmp_path):
@@ -53,18 +58,24 @@ def test_records_and_replica_id_survive(tmp_path):
 @pytest.mark.parametrize("keys", [(), (KEY,)])
 @pytest.mark.parametrize("zeros", [0, 5000])
 def test_a_tail_torn_at_any_byte_is_cut_and_writing_goes_on(tmp_path, keys, zeros):
-    kept, size = write_all(tmp_path, [b"one", b"two"], keys)
+    journal, _ = open_journal(tmp_path, keys=keys)
+    journal.close()
+    empty = (tmp_path / "mark").read_bytes()
+    (kept, mark), (size, _) = write_marked(tmp_path, [b"one", b"two"], keys)
     whole = (tmp_path / LOG).read_bytes()[:size]
     for length in range(len(whole)):
         torn = whole[:length] + bytes(zeros)
         (tmp_path / LOG).write_bytes(torn)
+        (tmp_path / "mark").write_bytes(mark if length >= kept else empty)
         journal, payloads = open_journal(tmp_path, keys=keys)
         assert payloads == ([b"one"] if torn.startswith(whole[:kept]) else [])
         journal.append(b"new")
         journal.close()
         journal, again = open_journal(tmp_path, keys=keys)
         assert again == [*payloads, b"new"]
+        assert "" == journal.damage
         journal.close()
+    assert not list(tmp_path.glob("damaged-*"))
 
 
 def test_a_tail_of_zeros_is_cut(tmp_path):
@@ -280,7 +291,13 @@ def test_a_snapshot_replaces_the_logs_before_it(tmp_path):
     journal.append(b"newer")
     journal.close()
     assert open_journal(tmp_path)[1] == [b"part 1", b"part 2", b"new", b"newer"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "log-00000002", "meta", "snapshot-00000002"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "lock",
+        "log-00000002",
+        "mark",
+        "meta",
+        "snapshot-00000002",
+    ]
 
 
 def test_a_crash_before_the_snapshot_is_published_loses_nothing(tmp_path):

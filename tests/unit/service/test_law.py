@@ -321,3 +321,53 @@ def test_odd_json_is_refused_or_taken_by_all(text):
     except OperationError:
         return
     assert datatype.decode(datatype.encode(delta)) == delta
+
+
+@each_type
+@given(data=st.data())
+def test_a_blind_operation_does_the_same_whatever_its_writer_holds(datatype, data):
+    (x, _, _), _ = data.draw(histories(datatype))
+    op = msgspec.json.encode(data.draw(OPERATIONS[datatype.name]))
+    if not datatype.is_blind(op):
+        return
+    origin = Origin("new~4", lambda: 2**40)  # A node that holds nothing writes under an origin that the key lacks.
+    try:
+        seen = datatype.apply(datatype.decode(x), datatype.empty(), op, origin)
+    except OperationError:
+        return
+    blind = datatype.apply(datatype.empty(), datatype.empty(), op, origin)
+    values = [datatype.value(datatype.join(datatype.decode(x), delta)) for delta in (seen, blind)]
+    assert msgspec.json.encode(values[0]) == msgspec.json.encode(values[1])
+
+
+BLIND = {
+    "pn_counter": '{"decrement": 1}',
+    "lww_register": '{"assign": 1}',
+    "aw_set": '{"add": "x"}',
+    "g_counter": '{"increment": 1}',
+    "g_set": '{"add": "x"}',
+    "ew_flag": '{"enable": true}',
+    "time_series": '{"append": {"at": 1, "value": 1}}',
+    "graph": '{"add_vertex": "x"}',
+    "map": '{"update": {"m": {"type": "map", "op": {"update": {"s": {"type": "aw_set", "op": {"add": "x"}}}}}}}',
+}
+SEEING = {
+    "aw_set": ['{"remove": "x"}', '{"\\u0072emove": "x"}', '{"clear": true}'],
+    "ew_flag": ['{"disable": true}', '{"clear": true}'],
+    "mv_register": ['{"assign": 1}', '{"clear": true}'],
+    "graph": ['{"add_edge": ["x", "x"]}', '{"remove_vertex": "x"}', '{"remove_edge": ["x", "x"]}', '{"clear": true}'],
+    "workflow": ['{"transition": {"to": "x"}}'],
+    "document": ['{"insert": {"text": "t", "at": 0, "value": "x"}}'],
+    "map": [
+        '{"remove": "f"}',
+        '{"clear": true}',
+        '{"update": {"f": {"type": "aw_set", "op": {"remove": "x"}}}}',
+        '{"update": {"f": {"type": "mv_register", "op": {"assign": 1}}}}',
+    ],
+}
+
+
+@each_type
+def test_which_operations_are_blind(datatype):
+    assert (datatype.name in BLIND) == datatype.is_blind(BLIND.get(datatype.name, "{}").encode())
+    assert not any(datatype.is_blind(op.encode()) for op in SEEING.get(datatype.name, []))

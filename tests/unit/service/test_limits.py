@@ -3,8 +3,9 @@
 import msgspec
 import pytest
 
-from crdt_service.datatypes import dotted, g_set, pn_counter, time_series
+from crdt_service.datatypes import time_series
 from crdt_service.datatypes.contract import Origin
+from crdt_service.datatypes.part import PART_ITEMS_MAX
 from crdt_service.datatypes.registry import DATATYPES, find_type
 from crdt_service.kernel.error import MalformedError, OperationError
 
@@ -32,33 +33,33 @@ def is_taken(datatype, data):
 
 @pytest.mark.parametrize("excess", [0, 1])
 def test_gaps_of_a_context(excess):
-    spans = [(0, 2 * number + 3, 0) for number in range(dotted.PART_SPANS_MAX + excess)]
+    spans = [(0, 2 * number + 3, 0) for number in range(PART_ITEMS_MAX + excess)]
     assert is_taken(SET, pack(["a~1"], [], [(0, 1)], spans)) == (not excess)
 
 
 @pytest.mark.parametrize("excess", [0, 1])
 def test_entries(excess):
-    count = dotted.PART_ENTRIES_MAX + excess
+    count = PART_ITEMS_MAX + excess
     entries = [(0, number + 1, [str(number)], b"") for number in range(count)]
     assert is_taken(SET, pack(["a~1"], entries, [(0, count)], [])) == (not excess)
 
 
 @pytest.mark.parametrize("excess", [0, 1])
 def test_replicas_of_a_context(excess):
-    replicas = names(dotted.REPLICAS_MAX + excess)
+    replicas = names(PART_ITEMS_MAX + excess)
     assert is_taken(SET, pack(replicas, [], [(place, 1) for place in range(len(replicas))], [])) == (not excess)
 
 
 @pytest.mark.parametrize("excess", [0, 1])
 def test_replicas_of_counters(excess):
-    replicas = names(pn_counter.REPLICAS_MAX + excess)
+    replicas = names(PART_ITEMS_MAX + excess)
     assert is_taken(find_type("pn_counter"), pack(*((name, 1, 0) for name in replicas))) == (not excess)
     assert is_taken(find_type("g_counter"), pack(*((name, 1) for name in replicas))) == (not excess)
 
 
 @pytest.mark.parametrize("excess", [0, 1])
 def test_elements(excess):
-    assert is_taken(find_type("g_set"), pack(*names(g_set.PART_ELEMENTS_MAX + excess))) == (not excess)
+    assert is_taken(find_type("g_set"), pack(*names(PART_ITEMS_MAX + excess))) == (not excess)
 
 
 @pytest.mark.parametrize("excess", [0, 1])
@@ -96,8 +97,8 @@ def test_a_context_of_almost_everything_costs_what_is_present():
 
 
 def test_interleaved_gaps_join():
-    even = [(0, 4 * number + 4, 0) for number in range(dotted.PART_SPANS_MAX)]
-    odd = [(0, 4 * number + 6, 0) for number in range(dotted.PART_SPANS_MAX)]
+    even = [(0, 4 * number + 4, 0) for number in range(PART_ITEMS_MAX)]
+    odd = [(0, 4 * number + 6, 0) for number in range(PART_ITEMS_MAX)]
     state = SET.join(SET.decode(pack(["a~1"], [], [], even)), SET.decode(pack(["a~1"], [], [], odd)))
     assert SET.encode(state) == pack(["a~1"], [], [], sorted(even + odd))
     # It is more than one part may hold, so it travels in several.

@@ -70,6 +70,17 @@ def test_a_failing_disk_is_counted(journal, disk, observer):
     assert ["on_disk_error", "on_disk_error"] == [name for name, *_ in observer.calls]
 
 
+def test_a_disk_that_fails_at_rest_is_counted(journal, disk, observer):
+    journal.append(b"x")
+    observer.calls.clear()
+    journal.rest()
+    journal.append(b"y")
+    disk.is_broken = True
+    with pytest.raises(OSError, match="Input/output"):
+        journal.rest()
+    assert ["on_disk_operation", "on_disk_error"] == [name for name, *_ in observer.calls]
+
+
 def test_a_checkpoint_that_did_not_fit_is_counted_and_the_next_is_timed_anew(journal, disk, observer):
     journal.append(b"x")
     number = journal.rotate()
