@@ -573,7 +573,10 @@ class Placer:
             await self._take_up(proposal)
         else:
             for _ in range(PROPOSALS_MAX):
-                if self._replica.epoch != document.epoch or await self._decide(document, lambda _: proposal) is not None:
+                if (
+                    self._replica.epoch != document.epoch
+                    or await self._decide(document, lambda _: proposal) is not None
+                ):
                     break
             else:
                 raise ServiceError(
