@@ -45,7 +45,8 @@ CODES = {
     "id_collision": Code(503, "two replicas of a document drew one client id; write through another node"),
     "no_node": Code(503, "no node is reachable"),
     "node_unreachable": Code(503, "the node, or every owner, cannot be asked; nothing was done"),
-    "syncing": Code(503, "the node has just gained the key and is still comparing it"),
+    "syncing": Code(503, "the node has no seat in the placement yet, or has just gained the key and still copies it"),
+    "fenced": Code(503, "the node's volume is not what other nodes know it for; it gets a new seat"),
     "behind": Code(503, "the node has yet to hear which deleted keys the others forgot"),
     "stopping": Code(503, "the node is stopping"),
     "overloaded": Code(
@@ -66,7 +67,9 @@ CODES = {
 }
 
 # A second later the same request may be answered, and so far it did nothing; told as `Retry-After`.
-RETRIED = frozenset({"no_node", "node_unreachable", "syncing", "behind", "stopping", "overloaded", "too_few_owners"})
+RETRIED = frozenset(
+    {"no_node", "node_unreachable", "syncing", "fenced", "behind", "stopping", "overloaded", "too_few_owners"}
+)
 
 
 def status_of(error: ServiceError) -> int:

@@ -103,6 +103,10 @@ class Cluster(Protocol):
         """The owners of every slot."""
         ...
 
+    def uncopied(self) -> dict[str, int]:
+        """Return how many slots each next owner has to copy still, by node id."""
+        ...
+
     def members(self) -> list[Member]:
         """Return every member, tombstones included."""
         ...
@@ -130,6 +134,10 @@ class Router:
     def placement(self) -> Ownership:
         """The owners of every slot."""
         return self._cluster.placement
+
+    def uncopied(self) -> dict[str, int]:
+        """Return how many slots each next owner has to copy still, by node id."""
+        return self._cluster.uncopied()
 
     def owners(self, slot: int) -> Sequence[str]:
         """Return the ids of the nodes that own a slot, the preferred one first."""

@@ -976,6 +976,7 @@ class ProposeRequest(msgspec.Struct, frozen=True, array_like=True, tag=88, forbi
         lost: With `accept_loss`, the seats that are given up.
         is_forced: With `accept_loss`, the receiver takes the document up by itself: most of those who would decide are
             lost, too.
+        replication_factor: With `resize`, owners of each slot from now on; 0 for as many as the receiver was told.
     """
 
     id: RequestId
@@ -984,6 +985,7 @@ class ProposeRequest(msgspec.Struct, frozen=True, array_like=True, tag=88, forbi
     node_count: Number = 0
     lost: Annotated[list[Identifier], Meta(max_length=MEMBERS_MAX)] = []
     is_forced: bool = False
+    replication_factor: Annotated[int, Meta(ge=0, le=100)] = 0
 
 
 class TracedRequest(msgspec.Struct, frozen=True, array_like=True, tag=90, forbid_unknown_fields=True):
