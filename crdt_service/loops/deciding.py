@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -158,22 +158,15 @@ class Decider:
         answer: Callable[[Any], Coroutine[Any, Any, Reply]],
     ) -> dict[str, Reply]:
         """Return the replies of those who decide, this node among them if it does, by directory."""
-        waiting: dict[asyncio.Task[Reply], str] = {
-            asyncio.create_task(channel.request(build)): replica for replica, channel in voters.items()
+        waiting = {
+            asyncio.create_task(_answer_or_none(channel.request(build))): replica for replica, channel in voters.items()
         }
         if self._decides():
-            waiting[asyncio.create_task(answer(build(0)))] = self._replica.id
+            waiting[asyncio.create_task(_answer_or_none(answer(build(0))))] = self._replica.id
         done, late = await asyncio.wait(waiting, timeout=ANSWER_SECONDS_MAX) if waiting else (set(), set())
         for task in late:
             task.cancel()
-        replies: dict[str, Reply] = {}
-        for task in done:
-            error = task.exception()
-            if error is None:
-                replies[waiting[task]] = task.result()
-            elif not isinstance(error, ServiceError):
-                raise error
-        return replies
+        return {waiting[task]: reply for task in done if (reply := task.result()) is not None}
 
     def _decides(self) -> bool:
         document = self._replica.placement.document
@@ -187,6 +180,14 @@ class Decider:
 
     def _check(self, epoch: int) -> None:
         check_epoch(self._replica.epoch, epoch)
+
+
+async def _answer_or_none(asking: Awaitable[Reply]) -> Reply | None:
+    """Return the reply; None if it was refused or did not come."""
+    try:
+        return await asking
+    except ServiceError:
+        return None
 
 
 def check_epoch(mine: int, theirs: int) -> None:

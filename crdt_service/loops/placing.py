@@ -205,7 +205,8 @@ class Placer:
         )
 
     def _check_known(self) -> None:
-        if self._fenced or not self.voucher.is_known:
+        # Without a seat it counts nowhere, and no member vouches for it.
+        if self._fenced or (self.has_seat and not self.voucher.is_known):
             raise ServiceError(
                 "unvouched", f"nobody vouches for the volume of {self._node_id} yet", "ask again a little later"
             )

@@ -107,6 +107,16 @@ class SimDisk(Disk):
         """Come back empty, as a new disk."""
         self._names, self._durable_names, self._pending_names = {}, {}, []
 
+    def copy(self):
+        """Return all that is there, as a snapshot of the volume."""
+        return {name: file.data for name, file in self._names.items()}
+
+    def restore(self, content):
+        """Come back with what a snapshot holds."""
+        self.wipe()
+        self._names = {name: _File(data) for name, data in content.items()}
+        self._durable_names = dict(self._names)
+
     def flip_tail(self, randomness):
         """Flip a bit in the last record of a powered-off disk's newest log; return whether there was one to flip.
 
@@ -129,16 +139,6 @@ class SimDisk(Disk):
         file.durable = file.data = bytes(data)
         self._trace("disk", self._name, "flip", name)
         return True
-
-    def copy(self):
-        """Return all that is there, as a snapshot of the volume."""
-        return {name: file.data for name, file in self._names.items()}
-
-    def restore(self, content):
-        """Come back with what a snapshot holds."""
-        self.wipe()
-        self._names = {name: _File(data) for name, data in content.items()}
-        self._durable_names = dict(self._names)
 
     def power_on(self):
         self._has_power = True

@@ -74,7 +74,7 @@ class Process:
         self.tasks = {}
         self._machine = machine
         self._world = world
-        self._is_fencing = False
+        self._is_fencing = self._is_renamed = False
         self._context = contextvars.copy_context()
         self._context.run(current.set, self)
         hybrid = HybridClock(machine.clock)
@@ -220,12 +220,14 @@ class Process:
         """End as a node does on SIGTERM."""
         self.committer.stop()
         await asyncio.wait([self._run])
+        if self.is_alive and self._is_renamed:
+            self._machine.run(self, self.journal.clear_damage)
         if self.is_alive:
             self.journal.close()
 
     async def _begin(self):
-        if damage := getattr(self.journal, "damage", ""):
-            self._fence(damage)
+        if self.journal.damage:
+            self._fence(self.journal.damage)
             return
         try:
             await self.placer.voucher.start()
@@ -244,7 +246,7 @@ class Process:
         name = new_replica(self.name, self._machine.draw())
         while not await self._try_rename(name):
             await asyncio.sleep(1.0)
-        self.journal.clear_damage()
+        self._is_renamed = True
         self._machine.start_again()
 
     async def _try_rename(self, name):
@@ -426,21 +428,21 @@ class Machine:
         future = loop.create_future()
         seconds = self.random.randint(0, 3 + self.slow_disk_ms) / 1000
         if self.random.random() < 0.5:
-            work = self._run(process, function)
+            work = self.run(process, function)
             if work is not None:
                 loop.call_later(seconds, _settle, process, future, work)
         else:
 
             def run_late():
-                work = self._run(process, function)
+                work = self.run(process, function)
                 if work is not None:
                     _settle(process, future, work)
 
             loop.call_later(seconds, run_late)
         return future
 
-    def _run(self, process, function):
-        """Return (result, error), or None when the machine went dark."""
+    def run(self, process, function):
+        """Do something for a process; return (result, error), or None when the machine went dark."""
         if not process.is_alive:
             return None
         try:
