@@ -12,7 +12,7 @@ from crdt_service.store.index import KeyIndex
 from crdt_service.store.store import Address
 from crdt_service.wire.message import ListedKey, ListReply, ListRequest, Tombstone
 from tests.unit.service.side import Side
-from tests.unit.service.test_batch import Node, ask, running
+from tests.unit.service.test_batch import ChannelTo, Node, ask, running
 
 KEYS = st.text("ab\0ü𝄞", min_size=1, max_size=4)
 
@@ -118,8 +118,8 @@ class Nodes:
     """Real nodes as a router's directory and cluster."""
 
     def __init__(self, nodes):
-        self.channels = {node.node_id: node for node in nodes}
-        self.placement = nodes[0].exchange.placement
+        self.channels = {node.node_id: ChannelTo(node, node) for node in nodes}
+        self.placement = nodes[0].exchange.ownership
 
     def peers(self):
         return []
