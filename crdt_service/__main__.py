@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import itertools
 import os
 import signal
 import socket
@@ -39,7 +40,8 @@ from crdt_service.net.files import raise_open_files
 from crdt_service.net.kubernetes import Kubernetes, create_secret, create_volume
 from crdt_service.net.operator import OPERATOR_NAME, Operator
 from crdt_service.node import Node
-from crdt_service.resize import resize
+from crdt_service.placement_command import PlacementCommand
+from crdt_service.resize import Resizing
 from crdt_service.telemetry.log import configure_logging
 from crdt_service.telemetry.recorder import make_recorder
 from crdt_service.telemetry.trace import Recorder
@@ -47,6 +49,7 @@ from crdt_service.wire.seal import Key
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+FACTOR_MAX = 100
 _OVERLAP_HOURS_MAX = 24 * 366
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on.
 
@@ -147,35 +150,38 @@ def _run_node(options: argparse.Namespace) -> None:
         keys=_read_encryption_keys(options),
         recorder=recorder,
         plugins=read_plugins(options.plugins),
-        node_count=_read_node_count(options, config.crdt.cluster_enabled),
+        node_count=_node_count(options) if config.crdt.cluster_enabled else lambda: 0,
     )
 
     async def serve(stopping: asyncio.Event) -> None:
-        fenced: str | None = ""
-        while fenced is not None:
-            fenced = await make(fenced=fenced).run(listen, metrics_listen, stopping)
+        fenced = ""
+        for times in itertools.count():
+            reason = await make(fenced=fenced, times_fenced=times).run(listen, metrics_listen, stopping)
+            if reason is None:
+                return
+            fenced = reason
 
     _run(serve, recorder)
 
 
-def _read_node_count(options: argparse.Namespace, is_clustered: bool) -> int:
-    """Return how many nodes there are to be: as a file says, a flag, or else as many as there are addresses.
+def _node_count(options: argparse.Namespace) -> Callable[[], int]:
+    """Return what tells how many nodes there are to be: a file, a flag, or else how many addresses there are.
 
     Raises:
         ConfigError: None of them says it.
     """
-    if not is_clustered:
-        return 1
     if options.node_count_file is not None:
-        return read_node_count(options.node_count_file)
+        return partial(read_node_count, options.node_count_file)
     if options.node_count is not None:
-        return check_node_count(options.node_count, "--node-count")
-    if not options.peer:
+        count = check_node_count(options.node_count, "--node-count")
+    elif options.peer:
+        count = len({*options.peer, _advertise(options.advertise, options.listen)} - {""})
+    else:
         raise ConfigError(
             "how many nodes there are to be is not given",
             "give --node-count, --node-count-file, or the address of every node by --peer",
         )
-    return len({*options.peer, _advertise(options.advertise, options.listen)} - {""})
+    return lambda: count
 
 
 def _advertise(given: str, listen: str) -> str:
@@ -188,19 +194,59 @@ def _advertise(given: str, listen: str) -> str:
 
 
 def _run_resize(options: argparse.Namespace) -> None:
-    if options.nodes < 1:
+    if options.nodes is not None and options.nodes < 1:
         raise ConfigError(f"--nodes {options.nodes}: a cluster has a node at least", "give 1 or more")
+    if not 0 <= options.replication_factor <= FACTOR_MAX:
+        raise ConfigError(f"--replication-factor {options.replication_factor}", f"give 1 to {FACTOR_MAX}")
     peers = [split_address(peer, "--peer") for peer in options.peer]
     files = (options.tls_cert, options.tls_key, options.tls_ca)
     if all(file is not None and not file.exists() for file in files):
         # Who turns TLS on may get certificates only once this job is over; what runs until then has no TLS either.
         print("there are no certificates yet: nodes are asked without TLS", file=sys.stderr)
         options.tls_cert = options.tls_key = options.tls_ca = None
-    asyncio.run(resize(_operator(options), peers, options.nodes, lambda line: print(line, file=sys.stderr)))
+    resizing = Resizing(_operator(options), peers, _report)
+    asyncio.run(resizing.abort() if options.abort else resizing.resize(options.nodes, options.replication_factor))
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _placement(options: argparse.Namespace) -> PlacementCommand:
+    return PlacementCommand(_operator(options), [split_address(peer, "--peer") for peer in options.peer], _report)
+
+
+def _show_placement(options: argparse.Namespace) -> None:
+    print("\n".join(asyncio.run(_placement(options).show())))
+
+
+def _accept_loss(options: argparse.Namespace) -> None:
+    def confirm(lost: list[str]) -> None:
+        typed = options.yes
+        if typed is None:
+            typed = _read_line(f"type the names again to give {', '.join(lost)} up for ever: ").split()
+        if set(typed) not in (set(lost), set(options.seats)):
+            raise ConfigError(
+                f"{' '.join(typed) or 'nothing'} was confirmed, not {' '.join(lost)}",
+                "give the same seats again, nothing was changed",
+            )
+
+    print("\n".join(asyncio.run(_placement(options).accept_loss(options.seats, confirm))))
+
+
+def _confirm_loss(options: argparse.Namespace) -> None:
+    print("\n".join(asyncio.run(_placement(options).confirm_loss())))
+
+
+def _read_line(prompt: str) -> str:
+    """Ask a person; empty if there is none."""
+    print(prompt, end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline()
 
 
 def _operator(options: argparse.Namespace) -> Operator:
-    return Operator(read_secret(options.secret_file), _read_credentials(options, OPERATOR_NAME))
+    name = check_node_id(options.name)
+    return Operator(read_secret(options.secret_file), _read_credentials(options, name), name)
 
 
 def _read_encryption_keys(options: argparse.Namespace) -> list[Key]:
@@ -318,15 +364,48 @@ def _parser() -> argparse.ArgumentParser:
     backend.add_argument("--https-cert", type=Path, help="PEM certificate of the API; with the next one, HTTPS")
     backend.add_argument("--https-key", type=Path, help="PEM file of its private key")
     _add_jobs(commands)
-    smaller = commands.add_parser("resize", parents=[access], help="have nodes beyond a count hand over what they hold")
-    smaller.add_argument("--peer", action="append", required=True, help="HOST:PORT of any node; repeatable")
-    smaller.set_defaults(run=_run_resize)
-    smaller.add_argument("--nodes", type=int, required=True, help="how many nodes stay, at least 1")
+    _add_placement_commands(commands, access)
     backup = commands.add_parser("backup", parents=[sealed], help="take, verify, restore and remove backups")
     backup.set_defaults(run=_back_up)
     _add_access(backup, is_secret_required=False)
     add_arguments(backup)
     return parser
+
+
+def _add_placement_commands(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", access: argparse.ArgumentParser
+) -> None:
+    asking = argparse.ArgumentParser(add_help=False, parents=[access])
+    asking.add_argument("--peer", action="append", required=True, help="HOST:PORT of any node; repeatable")
+    asking.add_argument(
+        "--as",
+        dest="name",
+        default=OPERATOR_NAME,
+        help=f"whom the certificate is for: {OPERATOR_NAME} if not given, or a node, inside its pod",
+    )
+    resize = commands.add_parser(
+        "resize", parents=[asking], help="decide how many nodes there are to be; wait for those that go"
+    )
+    resize.set_defaults(run=_run_resize)
+    changes = resize.add_mutually_exclusive_group(required=True)
+    changes.add_argument("--nodes", type=int, help="how many nodes there are to be, at least 1")
+    changes.add_argument("--abort", action="store_true", help="give up the change that is under way")
+    resize.add_argument(
+        "--replication-factor", type=int, default=0, help="owners of each slot; as many as nodes were told if not given"
+    )
+    placement = commands.add_parser("placement", help="show who owns what; go on without disks that are lost")
+    actions = placement.add_subparsers(dest="action", required=True)
+    actions.add_parser("show", parents=[asking], help="show seats and what is under way").set_defaults(
+        run=_show_placement
+    )
+    lose = actions.add_parser(
+        "accept-loss", parents=[asking], help="go on without seats whose disks are lost; gives their data up"
+    )
+    lose.set_defaults(run=_accept_loss)
+    lose.add_argument("seats", nargs="+", metavar="SEAT", help="as `placement show` has it, or its node")
+    lose.add_argument("--yes", nargs="+", metavar="SEAT", help="the same again, instead of typing them when asked")
+    confirm = actions.add_parser("confirm-loss", parents=[asking], help="no longer tell of the accepted loss")
+    confirm.set_defaults(run=_confirm_loss)
 
 
 def _add_access(parser: argparse.ArgumentParser, *, is_secret_required: bool) -> None:

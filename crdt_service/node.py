@@ -8,7 +8,7 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,6 @@ from crdt_service.membership.swim import Swim
 from crdt_service.membership.table import ALIVE
 from crdt_service.metrics.backup import FAILURE_KEY, SUCCESS_KEY, decode_failure, decode_success
 from crdt_service.metrics.metrics import NodeMetrics
-from crdt_service.net.channel import Channel
 from crdt_service.net.credentials import Credentials
 from crdt_service.net.handshake import BACKEND, NODE, Identity
 from crdt_service.net.http import HttpServer
@@ -54,6 +53,7 @@ from crdt_service.resolution.policy import read_policy
 from crdt_service.store.store import Store
 from crdt_service.telemetry.trace import Recorder
 from crdt_service.wire.message import (
+    UNREACHABLE_MAX,
     BackupRequest,
     ClientRequest,
     DecisionRequest,
@@ -74,6 +74,8 @@ from crdt_service.wire.seal import Key
 LOG_BYTES_MAX = 64 << 20
 # Raising it waits longer for slow peers before the process ends.
 DRAIN_SECONDS_MAX = 5.0
+# How often it is looked how many nodes there are to be. Raising it tells later of a change.
+COUNT_SECONDS = 5.0
 _BACKEND_REQUESTS = ClientRequest | PlacementRequest
 _log = logging.getLogger(__name__)
 
@@ -93,8 +95,9 @@ class Node:
         keys: What encrypts the log, the current one first; the others only read.
         recorder: Starts spans of requests that are traced; None to record none.
         plugins: Where strategies of conflict rules come from, beside the built-in ones.
-        node_count: How many nodes there are to be.
+        node_count: Returns how many nodes there are to be, or raises ConfigError; it is asked again now and then.
         fenced: Why its directory was given another name just before, empty if it was not.
+        times_fenced: How often that was so since the process started.
     """
 
     def __init__(
@@ -111,10 +114,12 @@ class Node:
         keys: Sequence[Key] = (),
         recorder: Recorder | None = None,
         plugins: PluginsConfig,
-        node_count: int,
+        node_count: Callable[[], int],
         fenced: str = "",
+        times_fenced: int = 0,
     ) -> None:
         self._metrics = NodeMetrics()
+        self._metrics.on_fenced(times_fenced)
         self._resolvers = Resolvers(
             plugins,
             config.crdt.conflict_rules,
@@ -133,6 +138,7 @@ class Node:
         self._again = asyncio.Event()
         self._data_dir = data_dir
         self._replication_factor = config.crdt.replication_factor if config.crdt.cluster_enabled else 1
+        self._read_count = node_count if config.crdt.cluster_enabled else lambda: 0
         self._phase: Phase = "recovering"
         self._is_interrupted = False
         if credentials is not None:
@@ -160,7 +166,7 @@ class Node:
             recorder=recorder,
             clock=clock,
             randomness=randomness,
-            node_count=node_count if config.crdt.cluster_enabled else 1,
+            node_count=self._read_count(),
         )
 
     def _make_parts(
@@ -240,7 +246,9 @@ class Node:
         )
         self._backup = BackupSource(self._store, clock, lambda: self._placer.is_ready)
         identity = Identity(NODE, node_id, replica.id)
-        self._server = Server(identity, secret, self._handle, credentials, recorder)
+        self._server = Server(
+            identity, secret, self._handle, credentials, recorder, list_unreachable=self._list_unreachable
+        )
         discover = resolve_fixed(peers) if peers else resolve_dns(config.peer_service, config.peer_port)
         is_clustered = config.crdt.cluster_enabled
         self._mesh = Mesh(
@@ -248,11 +256,13 @@ class Node:
             secret,
             resolve=discover if is_clustered else resolve_fixed([]),
             learn=self._learn if is_clustered else dict,
-            on_open=self._use,
+            on_open=self._exchange.run,
             randomness=randomness,
             credentials=credentials,
         )
-        self._gossip = Gossip(self._swim, self._mesh.channels, time.monotonic)
+        # Who is silent is still a member: what membership makes of that follows its own, longer limits.
+        self._gossip = Gossip(self._swim, self._mesh.linked, time.monotonic)
+        self._mesh.watch(self._gossip.opened, self._gossip.closed)
         self._gossip.subscribe(self._place)
 
     async def run(self, listen: Endpoint, metrics_listen: Endpoint, stopping: asyncio.Event) -> str | None:
@@ -317,6 +327,7 @@ class Node:
             self._mesh.run(),
             self._gossip.run(),
             self._placer.run(),
+            self._follow_count(),
             self._begin(),
             self._collector.run(),
             self._metrics.watch_loop(),
@@ -355,6 +366,15 @@ class Node:
         await self._placer.voucher.start()
         await asyncio.Event().wait()
 
+    async def _follow_count(self) -> None:
+        """Tell how many nodes there are to be as that changes."""
+        while True:
+            await asyncio.sleep(COUNT_SECONDS)
+            try:
+                self._placer.tell_count(self._read_count())
+            except ConfigError as error:
+                _log.warning("%s", error)
+
     def _is_leaving(self) -> bool:
         """Tell whether nothing is placed on this node, nor will be."""
         document = self._placer.document
@@ -369,7 +389,7 @@ class Node:
         self._is_fencing = True
         self._fenced = reason
         self._placer.fence(reason)
-        self._metrics.on_fenced()
+        self._metrics.on_fenced(1)
         _log.error("this volume is not what it was: %s. It gets a new seat, and what it holds is joined back", reason)
         self._fencing = asyncio.create_task(self._rename())
 
@@ -446,6 +466,12 @@ class Node:
         return NodeHealthView(status, self._node_id, checks)
 
     async def _leave(self, request: LeaveRequest) -> Reply:
+        if self._placer.has_seat:
+            raise ServiceError(
+                "has_seat",
+                f"{self._node_id} has a seat in placement {self._replica.epoch}, which only a decision takes from it",
+                "run `resize` of the release that the nodes run",
+            )
         if not self._swim.placement_members().keys() - {self._node_id}:
             if self._swim.placement_members():
                 raise ServiceError("last_member", "the last node cannot leave", "start another one first")
@@ -466,12 +492,9 @@ class Node:
     def _learn(self) -> dict[str, Endpoint]:
         return self._gossip.endpoints()
 
-    async def _use(self, channel: Channel) -> None:
-        self._gossip.opened(channel)
-        try:
-            await self._exchange.run(channel)
-        finally:
-            self._gossip.closed(channel)
+    def _list_unreachable(self) -> list[str]:
+        others = self._exchange.ownership.members.keys() - self._mesh.channels.keys() - {self._node_id}
+        return sorted(others)[:UNREACHABLE_MAX] if others else []
 
     def _handle(
         self, other: Identity, request: Request | Placed[Request]

@@ -35,6 +35,7 @@ class LoopbackCluster:
 
     Attributes:
         peers: Nodes whose addresses every process is told.
+        node_count: How many nodes each node is told that there are to be.
         api_keys_file: Given to backends if `api_keys`; its first key is of scope admin, and `client` sends it.
         token_file: Holds the token of that key.
         plugins_dir: Where nodes and the backend find plugins.
@@ -47,6 +48,7 @@ class LoopbackCluster:
         sync_interval_seconds: float = 1.0,
         *,
         replication_factor: int | None = None,
+        gossip_interval_seconds: float = 1.0,
         tls: bool = False,
         environment: str = "development",
         conflict_resolution: str = "advanced",
@@ -59,6 +61,7 @@ class LoopbackCluster:
         self.directory = directory
         self.node_ids = [f"node-{number}" for number in range(node_count)]
         self.peers = self.node_ids
+        self.node_count = node_count
         self.config_file = directory / "config.json"
         self.secret_file = directory / "secret"
         self.plugins_dir = directory / "plugins"
@@ -94,7 +97,7 @@ class LoopbackCluster:
                         "cluster_enabled": True,
                         "sync_interval_seconds": sync_interval_seconds,
                         "replication_factor": replication_factor or node_count,
-                        "gossip": {"enabled": True, "interval_seconds": 1.0, "fanout": 3},
+                        "gossip": {"enabled": True, "interval_seconds": gossip_interval_seconds, "fanout": 3},
                         "conflict_resolution": conflict_resolution,
                         "conflict_rules": [{**_RULE, **rule} for rule in conflict_rules],
                     },
@@ -138,10 +141,10 @@ class LoopbackCluster:
             "node",
             *("--config", str(self.config_file), "--secret-file", str(self.secret_file)),
             *("--node-id", name, "--data-dir", str(self.directory / name), "--zone", f"zone-{name[-1]}"),
-            *("--plugins", str(self.plugins_file), "--node-count", str(len(self.node_ids))),
+            *("--plugins", str(self.plugins_file), "--node-count", str(self.node_count)),
             *("--listen", f"127.0.0.1:{peer_port}", "--metrics-listen", f"127.0.0.1:{metrics_port}"),
             *(argument for file in self.key_files for argument in ("--encryption-key-file", str(file))),
-            *self._peers(peers),
+            *self.peer_arguments(peers),
             *self._tls(name),
         ]
 
@@ -157,7 +160,7 @@ class LoopbackCluster:
         if "api" in self.certificates:
             api = self.certificates["api"]
             tls += ["--https-cert", str(api.certificate), "--https-key", str(api.key)]
-        self._start(name, ["backend", *shared, *listen, *keys, *self._peers(), *tls])
+        self._start(name, ["backend", *shared, *listen, *keys, *self.peer_arguments(), *tls])
 
     def create_api_key(self, *arguments: str) -> str:
         """Add a key to the file and return its token."""
@@ -196,8 +199,10 @@ class LoopbackCluster:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the service to its end, as an operator who holds the secret."""
-        given = [arguments[0], "--secret-file", str(self.secret_file), *arguments[1:], *self._peers()]
-        return subprocess.run(command(*given), env=environment(), capture_output=True, text=True, check=False)
+        given = [*arguments, "--secret-file", str(self.secret_file), *self.peer_arguments()]
+        return subprocess.run(
+            command(*given), env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
 
     def get(self, path: str) -> Any:
         return self.client.get(self.url + path).raise_for_status().json()
@@ -240,7 +245,7 @@ class LoopbackCluster:
     def _log_files(self) -> list[Path]:
         return sorted(self.directory.glob("*.log"))
 
-    def _peers(self, names: Iterable[str] | None = None) -> list[str]:
+    def peer_arguments(self, names: Iterable[str] | None = None) -> list[str]:
         ports = [self.ports[name][0] for name in (self.peers if names is None else names)]
         return [argument for port in ports for argument in ("--peer", f"127.0.0.1:{port}")]
 

@@ -1,6 +1,6 @@
 """What the backend sees of the cluster: members, links, placement, and whether that is healthy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -12,7 +12,36 @@ from crdt_service.kernel.config import Config
 from crdt_service.kernel.ident import check_key
 from crdt_service.kernel.slot import SLOTS, slot_of
 from crdt_service.membership.link import Link
+from crdt_service.membership.ownership import Ownership
 from crdt_service.membership.table import Member
+
+
+class SeatView(msgspec.Struct):
+    """A node that owns slots.
+
+    Attributes:
+        node: Its id.
+        zone: Where it was when it was placed.
+    """
+
+    node: str
+    zone: str
+
+
+class ChangeView(msgspec.Struct):
+    """A change of owners that is under way.
+
+    Attributes:
+        reason: What it is for: `resize`, `join`, `replace`, `upgrade`, `accept_loss` or `confirm_loss`.
+        proposer: The node, or `operator`, that proposed it.
+        slots_to_copy: By node, how many slots it has to copy still.
+        waits_for: The nodes that have slots to copy, and those with a seat that this backend does not reach.
+    """
+
+    reason: str
+    proposer: str
+    slots_to_copy: dict[str, int]
+    waits_for: list[str]
 
 
 class PlacementView(msgspec.Struct):
@@ -21,12 +50,23 @@ class PlacementView(msgspec.Struct):
     Attributes:
         slots: In how many slots all keys are.
         replication_factor: How many nodes own a slot.
-        slots_owned: By node, how many it owns.
+        slots_owned: By node, how many it owns, or will once the change that is under way ends.
+        epoch: Number of the placement; even if its seats own slots alone, odd amid a change; 0 as long as owners follow
+            the live members, under the release before.
+        node_count: How many nodes there are to be, 0 without a placement.
+        seats: The nodes that own slots, or will once the change ends.
+        change: The change that is under way, if any.
+        lost: Seats whose loss an operator accepted and has not confirmed.
     """
 
     slots: int
     replication_factor: int
     slots_owned: dict[str, int]
+    epoch: int
+    node_count: int
+    seats: list[SeatView]
+    change: ChangeView | None
+    lost: list[str]
 
 
 class ClusterView(msgspec.Struct):
@@ -145,9 +185,10 @@ class ClusterPages:
 
     async def show(self, call: Call) -> Response:
         """Answer with members, links and placement."""
-        placement = self._router.placement
-        spread = PlacementView(SLOTS, placement.replication_factor, placement.count())
-        return show(ClusterView(self._router.members(), self._router.links(), spread))
+        links = self._router.links()
+        reachable = {link.id for link in links if link.state == "reachable"}
+        spread = view_placement(self._router.placement, self._router.uncopied(), reachable)
+        return show(ClusterView(self._router.members(), links, spread))
 
     async def show_owners(self, call: Call) -> Response:
         """Answer with a key's owners.
@@ -174,3 +215,24 @@ class ClusterPages:
         members = {"seen": len(facts.connections), "reachable": sum(map(is_open, facts.connections))}
         view = HealthView(status, self._config.environment, members, checks)
         return show(view, 503 if status == "unhealthy" else 200)
+
+
+def view_placement(ownership: Ownership, uncopied: dict[str, int], reachable: Collection[str]) -> PlacementView:
+    """Return what is shown of a placement.
+
+    Args:
+        ownership: Who owns what.
+        uncopied: By node, how many slots it has to copy still.
+        reachable: The nodes that are connected.
+    """
+    document = ownership.document
+    view = PlacementView(SLOTS, ownership.replication_factor, ownership.count(), ownership.epoch, 0, [], None, [])
+    if document is None:
+        return view
+    current = document.next or document.old
+    view.node_count, view.lost = current.node_count, document.lost
+    view.seats = [SeatView(seat.node_id, seat.zone) for seat in current.seats]
+    if document.next is not None:
+        waits = uncopied.keys() | (set(ownership.nodes.values()) - set(reachable))
+        view.change = ChangeView(document.reason, document.proposer, uncopied, sorted(waits))
+    return view

@@ -45,26 +45,31 @@ CODES = {
     "id_collision": Code(503, "two replicas of a document drew one client id; write through another node"),
     "no_node": Code(503, "no node is reachable"),
     "node_unreachable": Code(503, "the node, or every owner, cannot be asked; nothing was done"),
-    "syncing": Code(503, "the node has just gained the key and is still comparing it"),
+    "syncing": Code(503, "the node has no seat in the placement yet, or has just gained the key and still copies it"),
+    "fenced": Code(503, "the node's volume is not what other nodes know it for; it gets a new seat"),
     "behind": Code(503, "the node has yet to hear which deleted keys the others forgot"),
     "stopping": Code(503, "the node is stopping"),
     "overloaded": Code(
         503, "more requests come than are answered, too many feeds are open, or too many writes wait for the disk"
     ),
     "storage_full": Code(503, "the disk is full; reads still work"),
-    "too_few_owners": Code(503, "the concern cannot be met now; nothing was done"),
+    "too_few_owners": Code(503, "too few of the key's owners are reachable, or answered in time; nothing was done"),
     "concern_not_met": Code(
-        503,
-        "a write is durable on its node and goes on to others, though fewer have it yet than asked; "
-        "a read got too few answers",
+        503, "the write is durable on its node and goes on to others, though fewer have it yet than asked"
     ),
-    "outcome_unknown": Code(503, "the answer was lost: the write may be there. Read before writing again"),
+    "outcome_unknown": Code(
+        503,
+        "the answer was lost, or too few owners confirmed a named write: it may be there. "
+        "Read before writing again, or send a named one again under its name",
+    ),
     "malformed": Code(503, "a node and the backend do not understand each other: check their versions"),
     "internal": Code(500, "the backend has a fault; its log says more under the request's id"),
 }
 
 # A second later the same request may be answered, and so far it did nothing; told as `Retry-After`.
-RETRIED = frozenset({"no_node", "node_unreachable", "syncing", "behind", "stopping", "overloaded", "too_few_owners"})
+RETRIED = frozenset(
+    {"no_node", "node_unreachable", "syncing", "fenced", "behind", "stopping", "overloaded", "too_few_owners"}
+)
 
 
 def status_of(error: ServiceError) -> int:

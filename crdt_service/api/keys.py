@@ -71,8 +71,8 @@ class Keys:
 
     def routes(self) -> list[Route]:
         """Return what is served."""
-        refused = ("too_few_owners", "concern_not_met", "syncing", "behind", "node_unreachable", "no_node", "malformed")
-        changed = ("stopping", "overloaded", "storage_full", *refused)
+        refused = ("too_few_owners", "syncing", "behind", "node_unreachable", "no_node", "malformed")
+        changed = ("concern_not_met", "stopping", "overloaded", "storage_full", *refused)
         explain = flag("explain", False, "with `concern=one`, also say how each conflict was decided")
         value = flag(
             "value", True, "whether to answer with the value after the write; without is cheaper for large ones"

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -19,21 +20,34 @@ T = TypeVar("T")
 
 
 async def spread(
-    routes: Sequence[Sequence[Channel]], send: Send, elsewhere: set[str], last: ServiceError
+    routes: Sequence[Sequence[Channel]],
+    send: Send,
+    *,
+    elsewhere: set[str],
+    last: ServiceError,
+    may_repeat: Callable[[int], bool],
+    seconds_max: float,
 ) -> list[Outcome]:
     """Return what became of each item, in order; several go in one request to the node that is first for all of them.
 
-    An item goes to the next node of its route only if the one before surely did not apply it.
+    An item goes to the next node of its route only if the one before surely did not apply it, or if it may be applied
+    twice: if then no node takes it, its outcome is unknown.
 
     Args:
         routes: For each item the nodes to try.
         send: Sends the items at these places, in their order, and returns the result of each.
         elsewhere: Codes of refusals that say more about a node than about an item.
         last: What becomes of an item without a route.
+        may_repeat: Tells whether the item at a place may be applied twice.
+        seconds_max: No further node is tried after so long.
     """
     outcomes: list[Outcome] = [last] * len(routes)
+    lost: dict[int, ServiceError] = {}
     waiting = list(range(len(routes)))
+    until = time.monotonic() + seconds_max
     for turn in range(max(map(len, routes), default=0)):
+        if turn and time.monotonic() >= until:
+            break
         groups: dict[str, tuple[Channel, list[int]]] = {}
         for place in waiting:
             if turn < len(routes[place]):
@@ -43,8 +57,13 @@ async def spread(
         waiting = []
         for (channel, places), results in zip(groups.values(), answers, strict=True):
             for place, result in zip(places, results, strict=True):
-                outcomes[place] = (channel.node_id, result) if isinstance(result, ValueReply) else result
-                if isinstance(result, ServiceError) and result.code in elsewhere:
+                if isinstance(result, ValueReply):
+                    outcomes[place] = (channel.node_id, result)
+                    continue
+                if isinstance(result, OutcomeUnknownError) and may_repeat(place):
+                    lost.setdefault(place, result)
+                outcomes[place] = lost.get(place, result)
+                if place in lost or result.code in elsewhere:
                     waiting.append(place)
         waiting.sort()
     return outcomes

@@ -8,15 +8,15 @@ _MEAN_GAIN = 1 / 8
 _DEVIATION_GAIN = 1 / 4
 _DEVIATIONS = 4
 LATE_SECONDS_MIN = 0.005
-LATE_SECONDS_MAX = 1.0
+LATE_SECONDS_MAX = 0.5
 # A node is passed over while it takes so many times as long as the quickest owner, and at least so long.
 SLOW_FACTOR = 8
 SLOW_SECONDS_MIN = 0.05
 # What a node took is forgotten bit by bit while it is not asked, so that a slow one is tried again.
 RECOVERY_SECONDS = 10.0
 
-# They take different times: a write is synced.
-Kind = Literal["read", "write"]
+# They take different times: a write is synced, and a quorum asks other nodes.
+Kind = Literal["read", "quorum", "write"]
 
 
 class _Estimate:
@@ -37,7 +37,7 @@ class Proximity:
 
     def __init__(self, zone: str) -> None:
         self._zone = zone
-        self._estimates: dict[Kind, dict[str, _Estimate]] = {"read": {}, "write": {}}
+        self._estimates: dict[Kind, dict[str, _Estimate]] = {"read": {}, "quorum": {}, "write": {}}
 
     def observe(self, kind: Kind, node_id: str, seconds: float, now: float) -> None:
         """Take in how long a node took to answer."""
@@ -50,9 +50,9 @@ class Proximity:
         estimate.deviation += _DEVIATION_GAIN * (abs(error) - estimate.deviation)
         estimate.seen_at = now
 
-    def late_after(self, node_id: str) -> float:
+    def late_after(self, kind: Kind, node_id: str) -> float:
         """Return after how many seconds a read is late enough to ask another node as well."""
-        estimate = self._estimates["read"].get(node_id)
+        estimate = self._estimates[kind].get(node_id)
         if estimate is None:
             return LATE_SECONDS_MAX
         late = estimate.mean + _DEVIATIONS * estimate.deviation

@@ -9,6 +9,9 @@ from typing import NamedTuple, Protocol, cast
 from crdt_service.api.hedge import HedgeBudget, hedge
 from crdt_service.api.many import Answer, Outcome, Send, name_items, spread
 from crdt_service.api.proximity import Kind, Proximity
+from crdt_service.api.recall import find_out, recalling
+from crdt_service.api.settling import settle
+from crdt_service.datatypes.registry import is_repeatable
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError, UnreachableError
 from crdt_service.kernel.slot import slot_of
 from crdt_service.membership.link import Link
@@ -29,6 +32,7 @@ from crdt_service.wire.message import (
     ReadRequest,
     Reply,
     Request,
+    Token,
     ValueReply,
     WriteItem,
     WriteManyRequest,
@@ -59,9 +63,9 @@ READS_AT_ONCE_MAX = 16
 # the little that it was waited for would not.
 OVERTAKEN_SECONDS = 0.25
 _NO_ROOM = ServiceError("value_too_large", "the values before it fill the answer", "read the key alone")
-# A node that restarts is back within a few seconds; a client that waits for longer has given up.
-_RETURN_SECONDS_MAX = 5.0
-_RETURN_POLLS = 50
+# No further node is tried after so long, and what a lost write became is not looked for any more. With what the last
+# one takes to fall silent it is less than 2 s.
+TRY_SECONDS_MAX = 1.3
 _NO_NODE = ServiceError("no_node", "no node is reachable", "check the nodes; /v1/cluster lists them")
 
 
@@ -71,7 +75,8 @@ class KeyPage(NamedTuple):
     Attributes:
         keys: In the order of code points.
         after: What the next page is asked for with; None at the end.
-        unanswered: Nodes that did not answer, whose keys may be missing.
+        unanswered: Nodes that did not answer, or whose word of a key could not be joined with the others': what they
+            hold may be missing.
     """
 
     keys: list[ListedKey]
@@ -98,6 +103,10 @@ class Cluster(Protocol):
     @property
     def placement(self) -> Ownership:
         """The owners of every slot."""
+        ...
+
+    def uncopied(self) -> dict[str, int]:
+        """Return how many slots each next owner has to copy still, by node id."""
         ...
 
     def members(self) -> list[Member]:
@@ -128,6 +137,10 @@ class Router:
         """The owners of every slot."""
         return self._cluster.placement
 
+    def uncopied(self) -> dict[str, int]:
+        """Return how many slots each next owner has to copy still, by node id."""
+        return self._cluster.uncopied()
+
     def owners(self, slot: int) -> Sequence[str]:
         """Return the ids of the nodes that own a slot, the preferred one first."""
         return self._cluster.placement.owners(slot)
@@ -149,8 +162,8 @@ class Router:
         Raises:
             ServiceError: None does, or the node refuses.
         """
-        is_hedged = concern is Concern.ONE and node_id is None
-        return await self._ask(key, node_id, partial(ReadRequest, key=key, concern=concern), is_hedged=is_hedged)
+        kind: Kind = "read" if concern is Concern.ONE else "quorum"
+        return await self._ask(key, node_id, partial(ReadRequest, key=key, concern=concern), kind, is_hedged=True)
 
     async def write(
         self,
@@ -166,7 +179,9 @@ class Router:
     ) -> Answer:
         """Return (node id, its reply) once the write is as durable as `concern` asks.
 
-        Another node is tried only if the one before surely did not apply the write: a counter would count twice.
+        Another node is tried only if the one before surely did not apply the write, or if it may be applied twice as
+        `Datatype.is_repeatable` says: a counter would count twice. Of a named write whose answer is lost, its node is
+        asked again once it is back, and the other owners whether they have it.
 
         With `if_match` it is applied only if the key has that digest, or is missing if it is empty. An
         `idempotency_key` that is not empty names the write: sent again under it, it has no second effect.
@@ -186,7 +201,8 @@ class Router:
             if_match=if_match,
             token=item.token,
         )
-        return await self._write(key, node_id, request, is_named=bool(idempotency_key))
+        may_repeat = if_match is None and is_repeatable(type_name)
+        return await self._write(key, node_id, request, item.token, concern, may_repeat=may_repeat)
 
     async def write_many(
         self,
@@ -210,7 +226,10 @@ class Router:
             reply = await channel.request(partial(WriteManyRequest, items=part, concern=concern, is_read=is_read))
             return cast(ManyReply, reply).results
 
-        return await self._spread([item.key for item in items], node_id, send, "write")
+        def may_repeat(place: int) -> bool:
+            return items[place].if_match is None and is_repeatable(items[place].type_name)
+
+        return await self._spread([item.key for item in items], node_id, send, "write", may_repeat)
 
     async def read_many(
         self, keys: Sequence[str], node_id: str | None = None, concern: Concern = Concern.ONE
@@ -227,7 +246,7 @@ class Router:
                 results = cast(ManyReply, await channel.request(partial(ReadManyRequest, keys=part))).results
                 return [*results, *([_UNREAD] * (len(part) - len(results)))]
 
-            outcomes = await self._spread(keys, node_id, send, "read")
+            outcomes = await self._spread(keys, node_id, send, "read", lambda _: False)
         # What the first owner has not, or not in this answer, is looked for as one key is.
         lacking = [place for place, outcome in enumerate(outcomes) if not _is_found(outcome)]
         left = iter(lacking)
@@ -271,21 +290,27 @@ class Router:
         [item] = _named([WriteItem(key, "", b"", if_match, is_delete=True)], idempotency_key)
         request = partial(DeleteRequest, key=key, concern=concern, if_match=if_match, token=item.token)
         if if_match is not None:
-            return await self._write(key, node_id, request, is_named=bool(idempotency_key))
-        return await self._ask(key, node_id, request, is_change=True)
+            return await self._write(key, node_id, request, item.token, concern)
+        return await self._ask(key, node_id, request, "read", is_change=True)
 
     async def list_keys(self, prefix: str, after: str, limit: int) -> KeyPage:
         """Return keys that begin with `prefix`, beyond `after`, empty to begin; at most `limit`, 1 to 1000.
 
-        A key is there if any node that answers has it. A page may hold fewer than `limit`, even none, and not be last.
+        A key is there if any node that answers has it, unless its owners know that it was emptied. Without
+        `unanswered`, no key is older than what any of its owners held when this began. A page may hold fewer than
+        `limit`, even none, and not be last.
 
         Raises:
             ServiceError: No node answers.
         """
         answers, unanswered = await self.ask_all(partial(ListRequest, prefix=prefix, after=after, limit=limit))
         replies = {node_id: cast(ListReply, reply) for node_id, reply in answers.items()}
-        keys, following = merge_keys(replies, limit, self._owners)
-        return KeyPage(keys, following, unanswered)
+        merged, following = merge_keys(replies, limit, self._owners)
+        settled, unjoined = await settle(
+            self._directory.channels, [each for each in merged if each.others], TRY_SECONDS_MAX
+        )
+        keys = [settled.get(each.listed.key, each.listed) for each in merged]
+        return KeyPage([key for key in keys if key.type_name], following, sorted({*unanswered, *unjoined}))
 
     async def explain(self, key: str, node_id: str | None) -> Answer:
         """Return the same as `read`, with the resolution of the key's conflicts.
@@ -293,7 +318,7 @@ class Router:
         Raises:
             ServiceError: No node answers, or the node refuses.
         """
-        return await self._ask(key, node_id, partial(ExplainRequest, key=key))
+        return await self._ask(key, node_id, partial(ExplainRequest, key=key), "read")
 
     async def ask_all(self, build: Callable[[int], Request]) -> tuple[dict[str, Reply], list[str]]:
         """Return the replies of all reachable nodes by node id, and the members that failed, refused or are away.
@@ -314,12 +339,21 @@ class Router:
         members = {member.id for member in self.members() if member.state != "left"}
         return answers, sorted(members - answers.keys())
 
-    async def _spread(self, keys: Sequence[str], node_id: str | None, send: Send, kind: Kind) -> list[Outcome]:
+    async def _spread(
+        self, keys: Sequence[str], node_id: str | None, send: Send, kind: Kind, may_repeat: Callable[[int], bool]
+    ) -> list[Outcome]:
         last = _NO_NODE if node_id is None else UnreachableError(node_id)
         # Once for each slot, so that what goes to one key goes to one node, in its order.
         firsts = {slot_of(key): key for key in keys}
         routes = {slot: self._route(key, node_id, kind) for slot, key in firsts.items()}
-        return await spread([routes[slot_of(key)] for key in keys], send, _ELSEWHERE, last)
+        return await spread(
+            [routes[slot_of(key)] for key in keys],
+            send,
+            elsewhere=_ELSEWHERE,
+            last=last,
+            may_repeat=may_repeat,
+            seconds_max=TRY_SECONDS_MAX,
+        )
 
     def _route(self, key: str, node_id: str | None, kind: Kind) -> list[Channel]:
         """Return the channels to try, none if the pinned node has none."""
@@ -327,48 +361,55 @@ class Router:
         return [] if is_gone else self._choose(key, node_id, kind)
 
     async def _write(
-        self, key: str, node_id: str | None, build: Callable[[int], Request], *, is_named: bool = False
+        self,
+        key: str,
+        node_id: str | None,
+        build: Callable[[int], Request],
+        token: Token | None,
+        concern: Concern,
+        *,
+        may_repeat: bool = False,
     ) -> Answer:
+        until = time.monotonic() + TRY_SECONDS_MAX
         last: ServiceError = _NO_NODE
-        for channel in self._choose(key, node_id, "write"):
+        lost: OutcomeUnknownError | None = None
+        for number, channel in enumerate(self._choose(key, node_id, "write")):
+            if number and time.monotonic() >= until:
+                break
             try:
-                try:
-                    reply = await self._time(channel, build, "write")
-                except OutcomeUnknownError as lost:
-                    again = await self._find_again(channel) if is_named else None
-                    if again is None:
-                        raise
-                    reply = await self._send_again(again, build, lost)
-                return channel.node_id, cast(ValueReply, reply)
+                return channel.node_id, cast(ValueReply, await self._time(channel, build, "write"))
+            except OutcomeUnknownError as error:
+                lost = lost or error
+                if not may_repeat:
+                    break
             except ServiceError as error:
                 if error.code not in _ELSEWHERE:
-                    raise
+                    raise lost or error from error
                 last = error
-        raise last
-
-    async def _send_again(self, channel: Channel, build: Callable[[int], Request], lost: OutcomeUnknownError) -> Reply:
-        """Send a named write to its node again, which knows whether it had applied it; any other might not yet."""
-        try:
-            return await self._time(channel, build, "write")
-        except ServiceError as error:
-            if error.code in _ELSEWHERE:  # The node did not look whether it had.
-                raise lost from error
-            raise
-
-    async def _find_again(self, lost: Channel) -> Channel | None:
-        """Return a new channel to the node of one that ended, None if there is none in time."""
-        for _ in range(_RETURN_POLLS):
-            channel = self._directory.channels.get(lost.node_id)
-            if channel is not None and channel is not lost:
-                return channel
-            await asyncio.sleep(_RETURN_SECONDS_MAX / _RETURN_POLLS)
-        return None
+        if lost is None:
+            raise last
+        if token is None or may_repeat:
+            raise lost
+        others = [] if node_id is not None else [name for name in self._owners(key) if name != channel.node_id]
+        answer = await find_out(
+            self._directory.channels,
+            channel.node_id,
+            others,
+            build=build,
+            recall=recalling(key, concern, token),
+            elsewhere=_ELSEWHERE,
+            seconds_max=until - time.monotonic(),
+        )
+        if answer is None:
+            raise lost
+        return answer
 
     async def _ask(
         self,
         key: str,
         node_id: str | None,
         build: Callable[[int], Request],
+        kind: Kind,
         *,
         is_hedged: bool = False,
         is_change: bool = False,
@@ -382,26 +423,26 @@ class Router:
         lost: OutcomeUnknownError | None = None
         missing: tuple[str, ValueReply] | None = None
         owners = self._owners(key) if node_id is None else ()
-        channels = self._choose(key, node_id, "read")
+        channels = self._choose(key, node_id, kind)
+        until = time.monotonic() + TRY_SECONDS_MAX
         for number, channel in enumerate(channels):
-            if missing and channel.node_id not in owners:
+            if (missing and channel.node_id not in owners) or (number and time.monotonic() >= until):
                 break
             try:
                 if is_hedged and number + 1 < len(channels) and channels[number + 1].node_id in owners:
-                    node, reply = await self._hedge(channel, channels[number + 1], build)
+                    node, reply = await self._hedge(channel, channels[number + 1], build, kind)
                     if node != channel.node_id:
-                        self._proximity.observe("read", channel.node_id, OVERTAKEN_SECONDS, time.monotonic())
+                        self._proximity.observe(kind, channel.node_id, OVERTAKEN_SECONDS, time.monotonic())
                         return node, reply
                 else:
                     reply = cast(ValueReply, await channel.request(build))
             except ServiceError as error:
                 # It may be asked of the next whatever became of it here, unless it is known to have changed the key.
-                if isinstance(error, OutcomeUnknownError):
-                    lost = error if is_change else None
-                    error = UnreachableError(channel.node_id)
-                if error.code not in _ELSEWHERE and (is_change or error.code != "concern_not_met"):
-                    raise
-                last = error
+                if is_change and isinstance(error, OutcomeUnknownError):
+                    lost = error
+                last = _refusal(error, channel.node_id, is_change=is_change)
+                if last.code not in _ELSEWHERE:
+                    raise last from error
                 continue
             if reply.type_name:
                 return channel.node_id, reply
@@ -413,16 +454,16 @@ class Router:
             return missing
         raise lost or last
 
-    async def _hedge(self, first: Channel, second: Channel, build: Callable[[int], Request]) -> Answer:
+    async def _hedge(self, first: Channel, second: Channel, build: Callable[[int], Request], kind: Kind) -> Answer:
         """Return the first one's answer, or that of the second if the first is late and the second has the key."""
 
         async def ask(channel: Channel) -> Answer:
-            return channel.node_id, cast(ValueReply, await self._time(channel, build, "read"))
+            return channel.node_id, cast(ValueReply, await self._time(channel, build, kind))
 
         return await hedge(
             partial(ask, first),
             partial(ask, second),
-            self._proximity.late_after(first.node_id),
+            self._proximity.late_after(kind, first.node_id),
             self._hedges,
             lambda answer: bool(answer[1].type_name),
         )
@@ -463,9 +504,24 @@ class Router:
         channels = self._directory.channels
         reachable = [name for name in owners if name in channels]
         near = self._proximity.order(kind, reachable, self._cluster.placement.members, now)
+        near.sort(key=lambda name: _is_cut_off(owners, channels[name].unreachable))
         others = sorted(set(channels).difference(near))
         first = turn % max(1, len(others))
         return [channels[name] for name in (*near, *others[first:], *others[:first])]
+
+
+def _refusal(error: ServiceError, node_id: str, *, is_change: bool) -> ServiceError:
+    """Return what the failure of one node means for what is asked of one after the other."""
+    if isinstance(error, OutcomeUnknownError):
+        return UnreachableError(node_id)
+    if error.code == "concern_not_met" and not is_change:  # The release before says so of reads.
+        return ServiceError("too_few_owners", error.message, error.remedy)
+    return error
+
+
+def _is_cut_off(owners: Sequence[str], unreachable: frozenset[str]) -> bool:
+    """Tell whether who cannot reach these nodes lacks a majority of the owners."""
+    return len(unreachable.intersection(owners)) * 2 >= len(owners) if unreachable else False
 
 
 def _named(items: Sequence[WriteItem], idempotency_key: str) -> Sequence[WriteItem]:

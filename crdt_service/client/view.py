@@ -224,12 +224,37 @@ class Link(msgspec.Struct, frozen=True):
     state: str
 
 
+class Seat(msgspec.Struct, frozen=True):
+    """A node that owns slots, and the zone by which it was placed."""
+
+    node: str
+    zone: str
+
+
+class PlacementChange(msgspec.Struct, frozen=True):
+    """A change of owners that is under way: why, who proposed it, who has to copy how much, and whom it waits for."""
+
+    reason: str
+    proposer: str
+    slots_to_copy: dict[str, int]
+    waits_for: list[str]
+
+
 class Placement(msgspec.Struct, frozen=True):
-    """How keys are spread: over so many slots, each on so many nodes, and how many each node owns."""
+    """How keys are spread: over so many slots, each on so many nodes, and how many each node owns.
+
+    `epoch` is its number, 0 as long as owners follow the live members; `node_count` how many nodes there are to be;
+    `lost` has the seats whose loss an operator accepted and has not confirmed.
+    """
 
     slots: int
     replication_factor: int
     slots_owned: dict[str, int]
+    epoch: int = 0
+    node_count: int = 0
+    seats: list[Seat] = []
+    change: PlacementChange | None = None
+    lost: list[str] = []
 
 
 class Cluster(msgspec.Struct, frozen=True):

@@ -39,6 +39,7 @@ class Datatype(ABC, Generic[S]):
         version: The version of its encoding.
         operation: Its operations as JSON: one member of the struct, or its one required member, names what is done.
         can_clear: Whether ``{"clear": true}`` empties a key of it, so that it reads as missing and can be purged.
+        is_repeatable: Whether any operation applied twice, at two replicas and whenever, leaves what it leaves once.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Datatype(ABC, Generic[S]):
     version: int
     operation: type[msgspec.Struct]
     can_clear: bool = False
+    is_repeatable: bool = False
 
     @abstractmethod
     def empty(self) -> S:

@@ -36,6 +36,7 @@ class GSet(Datatype[State]):
     tag = 5
     version = 1
     operation = _Operation
+    is_repeatable = True
 
     def empty(self) -> State:
         """Return the empty set."""

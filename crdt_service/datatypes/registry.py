@@ -61,6 +61,11 @@ def find_type(name: str) -> Datatype[Any]:
     return _BY_NAME[name]
 
 
+def is_repeatable(name: str) -> bool:
+    """Tell whether any operation of the type of an API name may be applied twice without another effect."""
+    return name in _BY_NAME and _BY_NAME[name].is_repeatable
+
+
 def get_type(tag: int, version: int | None = None) -> Datatype[Any]:
     """Return the type of a wire tag; `version`, if given, must be one that this program reads.
 

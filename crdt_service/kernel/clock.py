@@ -25,6 +25,11 @@ class SystemClock:
         return time.time()
 
 
+def boot_milliseconds() -> int:
+    """Return the milliseconds since this machine started: never less than before, suspended time included."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
 class HybridClock:
     """Stamps that follow wall time, never repeat and exceed every stamp observed.
 

@@ -1,7 +1,8 @@
 """A node's answers to requests, whatever carried them."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -12,7 +13,7 @@ from crdt_service.loops.anti_entropy import refresh
 from crdt_service.loops.changes import ChangeStream
 from crdt_service.loops.commit import Committer
 from crdt_service.loops.deciding import check_epoch
-from crdt_service.loops.exchange import CONCERN_SECONDS_MAX, Exchange, send_states, under
+from crdt_service.loops.exchange import CONCERN_SECONDS_MAX, ELSEWHEN, Exchange, send_states, under
 from crdt_service.loops.garbage import Collector
 from crdt_service.loops.placing import Placer
 from crdt_service.loops.transfer import Transfer
@@ -46,6 +47,7 @@ from crdt_service.wire.message import (
     PushRequest,
     ReadManyRequest,
     ReadRequest,
+    ReceiptRequest,
     RepairRequest,
     Reply,
     RestoreReply,
@@ -111,6 +113,7 @@ class Answerer:
             WriteRequest: writer.write,
             WriteManyRequest: writer.write_many,
             DeleteRequest: writer.delete,
+            ReceiptRequest: writer.recall,
             VoteRequest: collector.vote,
             PurgeRequest: collector.purge,
             TombstonesRequest: collector.show_tombstones,
@@ -220,11 +223,11 @@ class Answerer:
         check_key(key)
         try:
             async with asyncio.timeout(CONCERN_SECONDS_MAX):
-                while not await self._gather_once(key, concern):
-                    pass
+                while not await self._gather_once(key, concern):  # noqa: ASYNC110 - others are to become ready.
+                    await asyncio.sleep(_GATHER_AGAIN_SECONDS)
         except TimeoutError as error:
             raise ServiceError(
-                "concern_not_met", "too few of the key's owners answered in time", "read again later"
+                "too_few_owners", "too few of the key's owners answered in time", "retry, or ask for less"
             ) from error
 
     async def _gather_once(self, key: str, concern: Concern) -> bool:
@@ -239,36 +242,67 @@ class Answerer:
             self._transfer.check_synced(key)
         names = {name for group in exchange.groups(key) for name in group.owners}
         me = {exchange.me} & names if exchange.is_voting else set[str]()
-        digest, agreed, epoch = _digest(self._store, key), self._replica.agreed, self._replica.epoch
+        asking = _Asking(_digest(self._store, key), self._replica.agreed, set())
         waiting = {
-            asyncio.create_task(_ask_states(name, under(peer.channel, epoch), key, digest, agreed))
+            asyncio.create_task(_ask_states(name, under(peer.channel, self._replica.epoch), key, asking))
             for name, peer in exchange.peers.items()
             if name in names
         }
         answers: dict[str, _States] = {}
+        held: set[str] = set()
         try:
             while waiting and not exchange.is_quorum(key, concern, (me | answers.keys()).__contains__):
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 answers |= {answer.name: answer for task in done if (answer := task.result()) is not None}
+            async with contextlib.aclosing(self._spread(key, list(answers.values()), waiting)) as holders:
+                async for name in holders:
+                    held.add(name)
+                    if exchange.is_quorum(key, concern, (me | held).__contains__):
+                        break
         finally:
             for task in waiting:
                 task.cancel()
-        held = me | await self._spread(key, list(answers.values()))
-        if version == exchange.version and exchange.is_quorum(key, concern, held.__contains__):
+        if version == exchange.version and exchange.is_quorum(key, concern, (me | held).__contains__):
             return True
-        await asyncio.sleep(_GATHER_AGAIN_SECONDS)
+        for name, peer in exchange.peers.items():
+            if name in asking.elsewhen:
+                await self._placer.meet(peer.channel)
         return False
 
-    async def _spread(self, key: str, answers: list["_States"]) -> set[str]:
-        """Join what owners answered, then have each of them join what it lacks; return who holds it all then."""
+    async def _spread(
+        self, key: str, answers: list["_States"], later: set[asyncio.Task["_States | None"]]
+    ) -> AsyncGenerator[str, None]:
+        """Join what owners answered, then have them join what they lack; yield the name of each that holds it all.
+
+        No other is waited for once the caller has enough: who is slow may be among those that answered, and who answers
+        later counts as well.
+        """
         for news in group_deltas((delta for answer in answers for delta in answer.deltas), PUSH_BYTES_MAX):
             await self._committer.join_states(news)
         joined = _digest(self._store, key)
-        lacking = [answer for answer in answers if answer.digest != joined]
-        groups = list(group_deltas(self._store.split_key(key, PUSH_BYTES_MAX), PUSH_BYTES_MAX)) if lacking else []
-        taken = await asyncio.gather(*(_send_all(answer.channel, groups, self._replica) for answer in lacking))
-        failed = {answer.name for answer, is_taken in zip(lacking, taken, strict=True) if not is_taken}
-        return {answer.name for answer in answers} - failed
+        groups: list[list[Delta]] = []
+        giving: dict[asyncio.Task[bool], str] = {}
+        asked = set(later)
+        try:
+            while True:
+                for answer in answers:
+                    if answer.digest == joined:
+                        yield answer.name
+                        continue
+                    groups = groups or list(group_deltas(self._store.split_key(key, PUSH_BYTES_MAX), PUSH_BYTES_MAX))
+                    giving[asyncio.create_task(_send_all(answer.channel, groups, self._replica))] = answer.name
+                if not (giving or asked):
+                    return
+                done, _ = await asyncio.wait({*giving, *asked}, return_when=asyncio.FIRST_COMPLETED)
+                for task in giving.keys() & done:
+                    if task.result():
+                        yield giving[task]
+                    del giving[task]
+                answers = [states for task in asked & done if (states := task.result()) is not None]
+                asked -= done
+        finally:
+            for task in giving:
+                task.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,14 +315,25 @@ class _States:
     deltas: list[Delta]
 
 
-async def _ask_states(name: str, channel: Requester, key: str, digest: bytes, agreed: int) -> _States | None:
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """What owners are told of what is held here; `elsewhen` gets the names of those under another placement."""
+
+    digest: bytes
+    agreed: int
+    elsewhen: set[str]
+
+
+async def _ask_states(name: str, channel: Requester, key: str, asking: _Asking) -> _States | None:
     """Return what an owner holds, None if it does not say."""
     snapshot = part = 0
     for _ in range(STATE_PARTS_MAX):
-        build = partial(StateRequest, key=key, digest=digest, snapshot=snapshot, part=part, agreed=agreed)
+        build = partial(StateRequest, key=key, digest=asking.digest, snapshot=snapshot, part=part, agreed=asking.agreed)
         try:
             reply = cast(StateReply, await channel.request(build))
-        except ServiceError:
+        except ServiceError as error:
+            if error.code in ELSEWHEN:
+                asking.elsewhen.add(name)
             return None
         if not snapshot or reply.snapshot not in {snapshot, 0}:
             states = _States(name, channel, reply.digest, [])

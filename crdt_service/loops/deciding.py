@@ -39,7 +39,7 @@ class Decider:
         committer: Makes promises durable.
         seat: Returns this directory as it is.
         is_empty: Tells whether this node holds nothing.
-        node_count: How many nodes there are to be, as this one was told.
+        node_count: How many nodes there are to be, as this one was told; it may be told otherwise later.
         randomness: Has proposers that are in each other's way wait for different times.
     """
 
@@ -57,7 +57,7 @@ class Decider:
         self._committer = committer
         self._seat = seat
         self._is_empty = is_empty
-        self._node_count = node_count
+        self.node_count = node_count
         self._random = randomness
         self._seen: set[Ballot] = set()
 
@@ -68,10 +68,10 @@ class Decider:
             ServiceError: This node has taken up another document, or was told of another number of nodes.
         """
         self._check(request.epoch)
-        if not request.epoch and request.node_count != self._node_count:
+        if not request.epoch and request.node_count != self.node_count:
             raise ServiceError(
                 "node_count_differs",
-                f"{self._seat().node_id} was told that there are {self._node_count} nodes, not {request.node_count}",
+                f"{self._seat().node_id} was told that there are {self.node_count} nodes, not {request.node_count}",
                 "give every node the same count",
             )
         is_promised = await self._note(request.epoch, partial(prepare, ballot=request.ballot))
@@ -97,6 +97,8 @@ class Decider:
         if request.document.epoch <= request.epoch:
             raise MalformedError(f"placement {request.document.epoch} does not follow {request.epoch}")
         self._check(request.epoch)
+        if request.document.epoch <= request.epoch:
+            raise MalformedError(f"placement {request.document.epoch} does not follow placement {request.epoch}")
         seat = self._seat()
         change = partial(
             accept, ballot=request.ballot, document=request.document, replica=seat.replica, node_id=seat.node_id
@@ -125,7 +127,7 @@ class Decider:
         if asks_all and len(promises) <= len(voters):
             return None
         proposal = build(promises)
-        if proposal is None:
+        if proposal is None or proposal.epoch <= epoch:  # Another one was decided since it was thought of.
             return None
         if not asks_all and not is_decided(state.document, proposal, promises):
             return None
@@ -144,7 +146,7 @@ class Decider:
         await asyncio.sleep(self._random.uniform(0.05, 0.5))
 
     async def _ask_promises(self, voters: Mapping[str, Channel], epoch: int, ballot: Ballot) -> Iterable[PrepareReply]:
-        request = partial(PrepareRequest, epoch=epoch, ballot=ballot, node_count=self._node_count)
+        request = partial(PrepareRequest, epoch=epoch, ballot=ballot, node_count=self.node_count)
         replies = [cast(PrepareReply, reply) for reply in (await self._ask(voters, request, self.prepare)).values()]
         self._seen.update(reply.promised for reply in replies)
         return replies

@@ -29,7 +29,7 @@ from crdt_service.wire.message import (
 )
 
 # Raising it has writers wait longer for owners that do not answer.
-CONCERN_SECONDS_MAX = 5.0
+CONCERN_SECONDS_MAX = 1.5
 PUSH_RETRY_SECONDS = 0.2
 _VERSION_BITS = 53
 # Refusals by which two nodes find that they know different placements; then they exchange them.

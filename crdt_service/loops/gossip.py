@@ -14,6 +14,7 @@ from crdt_service.membership.link import Endpoint
 from crdt_service.membership.ownership import follow_document, follow_members
 from crdt_service.membership.swim import PING_SECONDS_MAX, Effect, Ping, PingVia, Swim
 from crdt_service.membership.table import DEAD, Member, Table, check_updates
+from crdt_service.replication.copying import decode_bits
 from crdt_service.replication.port import Channel
 from crdt_service.wire.message import (
     PROTOCOL,
@@ -210,6 +211,16 @@ class Follower:
         self._monotonic = monotonic
         self._random = randomness
         self._table = Table()
+        # What nodes said last, by their directories' names.
+        self._words: dict[str, PlacementWord] = {}
+
+    def uncopied(self) -> dict[str, int]:
+        """Return how many slots each next owner has to copy still, by node id, as it said last."""
+        return self.placement.uncopied(self._copied)
+
+    def _copied(self, replica: str) -> frozenset[int]:
+        word = self._words.get(replica)
+        return frozenset() if word is None or word.epoch != self.placement.epoch else decode_bits(word.copied)
 
     def members(self) -> list[Member]:
         """Return all members by id, tombstones included."""
@@ -224,10 +235,12 @@ class Follower:
         }
 
     async def run(self) -> None:
-        """Ask one node after the other, for ever."""
+        """Ask one node after the other, for ever; all of them while owners change."""
         while True:
-            if self._channels:
-                await self.ask(self._channels[self._random.choice(sorted(self._channels))])
+            asked = sorted(self._channels)
+            if asked and not self.placement.is_joint:
+                asked = [self._random.choice(asked)]
+            await asyncio.gather(*(self.ask(self._channels[node_id]) for node_id in asked))
             self._place()
             await asyncio.sleep(FOLLOW_SECONDS)
 
@@ -240,6 +253,7 @@ class Follower:
                 word = PlacementWord(self.placement.epoch)
                 told = cast(PlacementReply, await channel.request(partial(PlacementRequest, word=word)))
                 self._take_up(told.document)
+                self._words[channel.replica] = told.word
         except ServiceError as error:
             _log.debug("members from %s: %s", channel.node_id, error)
             return
@@ -251,6 +265,7 @@ class Follower:
         if document is not None and document.epoch > self.placement.epoch:
             check_document(document)
             self.placement = follow_document(document)
+            self._words.clear()
 
     def _place(self) -> None:
         now = self._monotonic()

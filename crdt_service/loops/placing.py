@@ -18,6 +18,7 @@ from crdt_service.loops.vouching import Voucher
 from crdt_service.membership import document as documents
 from crdt_service.membership.document import check_document, has_seat, is_below, replicas_of
 from crdt_service.membership.ownership import follow_document
+from crdt_service.membership.proposal import follows, make_proposal, tell_of_loss
 from crdt_service.replication.copying import decode_bits, encode_bits
 from crdt_service.replication.port import Channel
 from crdt_service.replication.replica import Replica
@@ -27,6 +28,7 @@ from crdt_service.wire.message import (
     Concern,
     DecisionReply,
     DecisionRequest,
+    OwnerSet,
     PlacementDocument,
     PlacementReply,
     PlacementRequest,
@@ -58,7 +60,8 @@ class Placer:
     Args:
         node_id: This node's name.
         zone: Where it runs.
-        node_count: How many nodes there are to be, as it was told.
+        node_count: How many nodes there are to be, as it was told; 0 where nodes are none of a cluster, and follow no
+            placement.
         factor: Owners of a slot, as it was told.
         store: What it holds.
         replica: What it durably knows.
@@ -136,6 +139,10 @@ class Placer:
         """The placement that holds here, None before the first."""
         return self._replica.placement.document
 
+    def tell_count(self, node_count: int) -> None:
+        """Tell how many nodes there are to be from now on, as this node was told."""
+        self._node_count = self._decider.node_count = node_count
+
     @property
     def has_seat(self) -> bool:
         """Whether this directory owns slots, or may."""
@@ -146,6 +153,8 @@ class Placer:
         """Whether the release before began this cluster, and there is no document yet: owners are live members."""
         if self.document is not None:
             return False
+        if not self._node_count:
+            return True
         return bool(len(self._store)) or any(each.protocol < PROTOCOL for each in self._exchange.channels.values())
 
     @property
@@ -165,14 +174,7 @@ class Placer:
 
     def missing(self) -> dict[str, int]:
         """Return how many slots each next owner has to copy still, by node id, as it said."""
-        ownership = self._exchange.ownership
-        if not ownership.is_joint:
-            return {}
-        return {
-            ownership.nodes[name]: len(slots - self._copied(name))
-            for name in ownership.nodes
-            if (slots := ownership.moving() & ownership.owned_after(name)) - self._copied(name)
-        }
+        return self._exchange.ownership.uncopied(self._copied)
 
     # What others ask of it.
 
@@ -219,7 +221,7 @@ class Placer:
         document = self.document
         waits = self._fenced or self.describe()
         if document is None:
-            return False, f"this node {waits}"
+            return not waits, f"this node {waits}" if waits else "this node owns all slots: it is none of a cluster"
         number = f"placement {document.epoch}"
         if waits:
             return False, f"{number}: this node {waits}"
@@ -229,19 +231,25 @@ class Placer:
         if document.lost:
             lost = ", ".join(document.lost)
             return False, f"{number}: the loss of {lost} was accepted; confirm it once its data is checked"
-        if document.old.node_count != self._node_count:
-            told = f"this node was told of {self._node_count}"
-            return False, f"{number} has {document.old.node_count} nodes, {told}: resize to one of them"
+        if differing := self._differs(document.old):
+            return False, f"{number} {differing}: run `resize`"
         return True, f"{number}: {len(document.old.seats)} of {document.old.node_count} nodes own all slots"
+
+    def _differs(self, owners: OwnerSet) -> str:
+        """Return in what a placement is not as this node was told, empty if in nothing; `resize` takes it all in."""
+        if owners.node_count != self._node_count:
+            return f"has {owners.node_count} nodes, this node was told of {self._node_count}"
+        if owners.factor != self._factor:
+            return f"has {owners.factor} owners of each slot, this node was told of {self._factor}"
+        zones = self._zones()
+        moved = [seat.node_id for seat in owners.seats if zones.get(seat.node_id, seat.zone) != seat.zone]
+        return f"has other zones of {', '.join(moved)} than they are in now" if moved else ""
 
     def describe(self) -> str:
         """Return what this node does before it serves, for people; empty if it does."""
         document = self.document
         if document is None:
-            if self.is_legacy:
-                return "follows the live members until every node speaks the present protocol"
-            known = 1 + sum(channel.protocol >= PROTOCOL for channel in self._exchange.channels.values())
-            return f"waits for the first placement: {known} of {self._node_count} nodes are here, all are needed"
+            return self._describe_first()
         if not self.has_seat:
             if not self._may_join(document):
                 return (
@@ -253,6 +261,15 @@ class Placer:
         if not self.voucher.is_settled:
             return "waits for other members to vouch for its volume"
         return ""
+
+    def _describe_first(self) -> str:
+        """Return what this node waits for before the first placement, empty if there is to be none."""
+        if not self._node_count:
+            return ""
+        if self.is_legacy:
+            return "follows the live members until every node speaks the present protocol"
+        known = 1 + sum(channel.protocol >= PROTOCOL for channel in self._exchange.channels.values())
+        return f"waits for the first placement: {known} of {self._node_count} nodes are here, all are needed"
 
     def answer(
         self, node_id: str, replica: str, request: DecisionRequest | ProposeRequest
@@ -394,7 +411,8 @@ class Placer:
         if self._transfer.copied_alone and self.has_seat:
             await self._note_copied(self._transfer.copied_alone)
         if document is None:
-            await self._begin()
+            if self._node_count:
+                await self._begin()
         elif self._is_left_behind(document):
             await self._decide(document, lambda _: self._replica.placement.accepted)
         elif document.next is not None:
@@ -434,7 +452,7 @@ class Placer:
         after = follow_document(documents.end(document, self._node_id))
         if all(after.is_quorum(slot, Concern.MAJORITY, partial(_has_copied, copied, slot)) for slot in moving):
             await self._decide(document, lambda _: documents.end(document, self._node_id))
-        elif document.reason not in ("upgrade", "accept_loss") and self._is_silent(document):
+        elif documents.can_abort(document) and self._is_silent(document):
             await self._decide(document, lambda _: documents.abort(document, self._node_id))
 
     def _is_silent(self, document: PlacementDocument) -> bool:
@@ -564,55 +582,44 @@ class Placer:
         document = self.document
         if document is None:
             raise ServiceError("no_placement", "there is no placement yet", "look at /health of the nodes")
-        if request.epoch != document.epoch:
-            raise ServiceError("placement_changed", self._tell_of(document), "look at it, then run again")
-        proposal = self._make_proposal(document, request)
+        proposal = make_proposal(
+            document,
+            request,
+            self._node_id,
+            factor=self._factor,
+            zones=self._zones(),
+            present={channel.replica for channel in self._exchange.channels.values()} | {self._replica.id},
+        )
         if proposal is None:
             return PlacementReply(request.id, self._word(), document)
-        _log.warning("an operator proposes placement %d: %s", proposal.epoch, proposal.reason)
+        _log.warning("an operator proposes: %s%s", documents.tell_of(proposal), tell_of_loss(request))
         if request.is_forced:
             await self._take_up(proposal)
+            await self._tell()
+            decided = self.document
         else:
-            for _ in range(PROPOSALS_MAX):
-                if (
-                    self._replica.epoch != document.epoch
-                    or await self._decide(document, lambda _: proposal) is not None
-                ):
-                    break
-            else:
-                raise ServiceError(
-                    "undecided", "too few members answered to decide on a placement", "run again once more nodes are up"
-                )
-        if self.document != proposal:
-            raise ServiceError("placement_changed", self._tell_of(self.document), "look at it, then run again")
+            decided = await self._decide_for_operator(document, proposal)
+        if decided != proposal:
+            raise ServiceError("placement_changed", documents.tell_of(decided or document), "look, then run again")
         return PlacementReply(request.id, self._word(), proposal)
 
-    def _make_proposal(self, document: PlacementDocument, request: ProposeRequest) -> PlacementDocument | None:
-        """Return what an operator asks for; None if that is so already.
+    async def _decide_for_operator(
+        self, document: PlacementDocument, proposal: PlacementDocument
+    ) -> PlacementDocument | None:
+        """Return what was decided: the proposal, or what another one proposed.
 
         Raises:
-            ServiceError: It cannot be.
+            ServiceError: Too few members answer.
         """
-        if request.reason == "abort":
-            return documents.abort(document, self._node_id) if document.next is not None else None
-        if request.reason == "accept_loss":
-            proposal = documents.accept_loss(document, request.lost, is_forced=request.is_forced)
-            if proposal is None:
-                raise ServiceError("owners_lost", "no seat would be left", "restore a backup into a new cluster")
-            return proposal
-        if document.next is not None:
-            raise ServiceError(
-                "change_under_way", self._tell_of(document), "wait for its end, or give it up by --abort"
-            )
-        if request.reason == "confirm_loss":
-            return documents.confirm_loss(document)
-        return documents.resize(document, request.node_count, self._factor, self._zones(), self._node_id)
-
-    def _tell_of(self, document: PlacementDocument | None) -> str:
-        if document is None:
-            return "there is no placement"
-        nodes = (document.next or document.old).node_count
-        return f"placement {document.epoch} is in force ({document.reason} by {document.proposer}, {nodes} nodes)"
+        for _ in range(PROPOSALS_MAX):
+            decided = await self._decide(document, lambda _: proposal)
+            if decided is not None:
+                return decided
+            if self._replica.epoch != document.epoch:  # Another member has brought it, or another one, to its end.
+                return proposal if follows(self.document, proposal) else self.document
+        raise ServiceError(
+            "undecided", "too few members answered to decide on a placement", "run again once more nodes are up"
+        )
 
 
 def _has_copied(copied: Mapping[str, frozenset[int]], slot: int, name: str) -> bool:

@@ -10,7 +10,7 @@ from crdt_service.kernel.ident import check_key
 from crdt_service.loops.commit import Committer, Outcome
 from crdt_service.loops.exchange import Exchange
 from crdt_service.loops.transfer import Transfer
-from crdt_service.store.batch import Written, is_blind
+from crdt_service.store.batch import Written, find_applied, is_blind
 from crdt_service.store.store import Reading, Store
 from crdt_service.wire.message import (
     Concern,
@@ -18,6 +18,7 @@ from crdt_service.wire.message import (
     FailureReply,
     ManyReply,
     ReadManyRequest,
+    ReceiptRequest,
     ValueReply,
     WriteItem,
     WriteManyRequest,
@@ -26,6 +27,14 @@ from crdt_service.wire.message import (
 
 # Half of what a frame may hold. Raising it answers with more values at once, and holds up the loop for longer.
 VALUES_BYTES_MAX = 4 << 20
+
+# Of a named write that was logged here and that too few owners confirmed. Sent again it is looked for on a quorum that
+# may lack it, so it is not promised to be there.
+_UNCONFIRMED = ServiceError(
+    "outcome_unknown",
+    "too few owners have confirmed the write in time; it may have been applied",
+    "send it again under the same idempotency key",
+)
 
 T = TypeVar("T")
 Gather = Callable[[str, Concern], Awaitable[None]]
@@ -64,6 +73,19 @@ class Writer:
         """
         item = WriteItem(request.key, "", b"", request.if_match, request.token, is_delete=True)
         return await self._write_one(request.id, item, request.concern, is_read=False)
+
+    async def recall(self, request: ReceiptRequest) -> ValueReply:
+        """Tell whether a named write was applied, as far as those know that `concern` asks; it is on them then.
+
+        Raises:
+            ServiceError: Too few owners answered, or another write was applied under the name.
+        """
+        if request.concern is Concern.ONE:
+            self._transfer.check_synced(check_key(request.key))
+        else:
+            await self._gather(request.key, request.concern)
+        applied = find_applied(request.key, request.token, [self._store])
+        return ValueReply(request.id, "" if applied is None else applied.name, b"", is_replay=applied is not None)
 
     async def write_many(self, request: WriteManyRequest) -> ManyReply:
         """Apply writes that do not depend on each other in one step."""
@@ -160,7 +182,11 @@ class Writer:
             for each, place in {each: place for place, each in groups.items()}.items()
         }
         errors = await _collect(waiting)
-        return {place: errors[each] for place, each in groups.items() if each in errors}
+        return {
+            place: errors[each] if items[place].token is None else _UNCONFIRMED
+            for place, each in groups.items()
+            if each in errors
+        }
 
     def _show(self, place: int, item: WriteItem, outcome: Outcome, room: int) -> ValueReply | FailureReply:
         if isinstance(outcome, ServiceError):

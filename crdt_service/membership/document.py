@@ -179,6 +179,18 @@ def abort(document: PlacementDocument, proposer: str) -> PlacementDocument:
     return _settle(document, document.old, "abort", proposer)
 
 
+def can_abort(document: PlacementDocument) -> bool:
+    """Tell whether a change may be given up: of these two the set before is none that a majority has promised to."""
+    return document.next is not None and document.reason not in ("upgrade", "accept_loss")
+
+
+def tell_of(document: PlacementDocument) -> str:
+    """Return what people are told of a document: its number, who changed what, and whether that is over."""
+    nodes = (document.next or document.old).node_count
+    is_over = "in force" if document.next is None else "under way"
+    return f"placement {document.epoch} is {is_over} ({document.reason} by {document.proposer}, {nodes} nodes)"
+
+
 def take_up(state: PlacementState, document: PlacementDocument, whole: bytes) -> PlacementState:
     """Return what a node knows once it has taken a later document up: nothing is promised or copied under it yet."""
     return PlacementState(document, whole=whole, life=state.life, lives=_remember(state, document))

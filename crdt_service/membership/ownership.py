@@ -120,6 +120,16 @@ class Ownership:
             return ALL
         return frozenset(slot for slot in range(SLOTS) if len(self.groups(slot)) > 1)
 
+    def uncopied(self, copied: Callable[[str], frozenset[int]]) -> dict[str, int]:
+        """Return how many slots each owner to come has to copy still, by node id; those that have copied all left out.
+
+        Args:
+            copied: Returns what an owner has copied in this epoch, by name.
+        """
+        moving = self.moving()
+        left = {name: len((moving & self.owned_after(name)) - copied(name)) for name in self.nodes} if moving else {}
+        return {self.nodes[name]: count for name, count in left.items() if count}
+
     def sources(self, slot: int) -> tuple[tuple[str, ...], int]:
         """Return (whom a copy of a slot may read, how many of them it must)."""
         if self.copies_all:

@@ -125,9 +125,9 @@ class NodeMetrics(Metrics):
         self._registry.gauge("jarvis_keys", "live").set(live)
         self._registry.gauge("jarvis_keys", "vacant").set(vacant)
 
-    def on_fenced(self) -> None:
-        """This node's volume is not what others know it for."""
-        self._registry.counter("jarvis_fenced_total").inc()
+    def on_fenced(self, times: int) -> None:
+        """This node's volume was so many times not what others knew it for."""
+        self._registry.counter("jarvis_fenced_total").inc(times)
 
     def set_decision(self, epoch: int, uncopied_slots: int, lost_seats: int) -> None:
         """Set which placement holds, how many slots next owners have to copy, and how many losses were accepted."""

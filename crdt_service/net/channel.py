@@ -1,11 +1,16 @@
 """The dialling end's requests: pipelined over whatever carries frames, replies matched by id.
 
-It knows neither sockets nor frames' prefixes: a `Wire` sends bodies, and whoever owns the wire calls `receive`,
+It knows neither sockets nor frames' prefixes: a `Wire` sends bodies, and whoever owns the wire calls `hear`, `receive`,
 `set_writable` and `end`. A connection is one such owner, the simulated network another.
+
+A channel also watches over the other end, as docs/decisions/0031-failure-detection.md says: a pulse asks for a sign of
+life, and any byte is one. A channel that heard nothing for too long while something was owed is silent: what waits on
+it ends, and it takes nothing until a byte comes again.
 """
 
 import asyncio
 import itertools
+import math
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -16,7 +21,11 @@ from crdt_service.wire.message import (
     PROTOCOL,
     REQUEST_NAMES,
     FailureReply,
+    IndirectPingRequest,
+    PingRequest,
     Placed,
+    PulseReply,
+    PulseRequest,
     Reply,
     Request,
     TracedRequest,
@@ -24,10 +33,24 @@ from crdt_service.wire.message import (
     encode_message,
 )
 
-# Raising it lets a dead connection hide for longer; lowering it gives up on slow disks.
+# Raising it bears slower disks; lowering it gives up on them sooner. Who is not there at all falls silent before.
 REQUEST_SECONDS_MAX = 10.0
 # Raising it lets one slow node hold more requests in this process's memory.
 IN_FLIGHT_MAX = 4096
+# How long nothing is heard before a pulse is sent while a reply is owed. Raising it sends fewer pulses.
+PULSE_SECONDS = 0.2
+# Raising it bears longer pauses of the other process; lowering it ends what waits for a dead one sooner.
+SILENCE_SECONDS_MAX = 0.6
+# Pulses go at least so often, also while nothing is owed: so the first request after a failure finds it known.
+# Raising it costs less, and has a request wait for longer that meets several nodes which just failed.
+PULSE_SECONDS_MAX = 1.0
+# A look that comes later than this finds this process itself to have stood still.
+LATE_SECONDS_MAX = 0.1
+_PROTOCOL_OF_PULSES = 4
+# Timers may fire so much too early.
+_TIMER_SECONDS = 0.002
+# They carry limits of their own, and what they find out is not to depend on what the channel found out.
+_PROBES = frozenset({PingRequest, IndirectPingRequest})
 
 Observe = Callable[[str, float, str], None]
 
@@ -61,6 +84,8 @@ class Channel:
         replica: Names the data directory there.
         protocol: What both ends speak.
         closed: Set once no request can be sent any more.
+        is_silent: Whether the other end owes an answer and gives no sign of life.
+        unreachable: Nodes that the other end did not reach when it answered the last pulse.
     """
 
     def __init__(
@@ -79,13 +104,28 @@ class Channel:
         self._wire = wire
         self._observe = observe
         self._loop = asyncio.get_running_loop()
-        # In the order of sending, so that the first is the oldest. A request that was given up stays until its reply.
+        # In the order of sending, each with its time. A request that its caller gave up stays until its reply.
         self._waiting: dict[int, tuple[asyncio.Future[Reply | Placed[Reply]], float]] = {}
+        self._probes: set[int] = set()
         self._ids = itertools.count(1)
-        self._timer: asyncio.TimerHandle | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._is_writable = True
+        # Set also where a request that waits to be sent has to be refused.
+        self._unblocked = asyncio.Event()
+        self._unblocked.set()
         self._blocked = 0
+        self.is_silent = False
+        self.unreachable: frozenset[str] = frozenset()
+        self._turned = asyncio.Event()
+        self._has_pulse = protocol >= _PROTOCOL_OF_PULSES
+        # When something was heard last, when the last pulse was sent, and the same while it is not answered.
+        self._heard_at = self._pulsed_at = self._loop.time()
+        self._pulse_owed_at = math.inf
+        # One timer for the whole channel: at most so long after a request is sent, and else for the next pulse.
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_at = math.inf
+        self._look_seconds_max = PULSE_SECONDS if self._has_pulse else REQUEST_SECONDS_MAX
+        if self._has_pulse:
+            self._look_by(self._pulsed_at + PULSE_SECONDS_MAX)
 
     async def request(self, build: Callable[[int], Request]) -> Reply:
         """Send the request that `build` makes of an id; return its reply.
@@ -105,12 +145,16 @@ class Channel:
         Raises:
             ServiceError: As for `request`.
         """
-        if not self._writable.is_set():
-            await self._wait_writable()
-        if self.closed.is_set() or len(self._waiting) >= IN_FLIGHT_MAX:
-            raise UnreachableError(self.node_id)
+        if not self._unblocked.is_set():
+            await self._wait_unblocked()
         number = next(self._ids)
         request = build(number)
+        is_probe = type(request) in _PROBES
+        is_refused = self.is_silent and not is_probe
+        if is_refused or self.closed.is_set() or len(self._waiting) >= IN_FLIGHT_MAX:
+            raise UnreachableError(self.node_id)
+        if is_probe:
+            self._probes.add(number)
         body = encode_message(Placed(epoch, request) if epoch else request)
         if self._observe is None and current.get() is None:
             reply = await self._send(number, body)
@@ -141,10 +185,10 @@ class Channel:
 
     async def _send(self, number: int, body: bytes) -> Reply | Placed[Reply]:
         waiting: asyncio.Future[Reply | Placed[Reply]] = self._loop.create_future()
-        due = self._loop.time() + REQUEST_SECONDS_MAX
-        self._waiting[number] = (waiting, due)
-        if self._timer is None:
-            self._timer = self._loop.call_at(due, self._expire)
+        now = self._loop.time()
+        self._waiting[number] = (waiting, now)
+        if self._look_at > now + self._look_seconds_max:
+            self._look_by(now + self._look_seconds_max)
         try:
             self._wire.send(body)
         except MalformedError:
@@ -158,7 +202,7 @@ class Channel:
     @property
     def state(self) -> Literal["idle", "busy", "full"]:
         """Whether requests are under way, and whether another one would have to wait or be refused."""
-        if not self._writable.is_set() or len(self._waiting) >= IN_FLIGHT_MAX:
+        if not self._is_writable or len(self._waiting) >= IN_FLIGHT_MAX:
             return "full"
         return "busy" if self._waiting else "idle"
 
@@ -170,15 +214,32 @@ class Channel:
         """
         reply = decode_reply(body)
         entry = self._waiting.pop(reply.id, None)
-        if entry is not None and not entry[0].done():
-            entry[0].set_result(reply)
+        if entry is not None:
+            if self._probes:
+                self._probes.discard(reply.id)
+            if not entry[0].done():
+                entry[0].set_result(reply)
+        elif isinstance(reply, PulseReply):
+            self._pulse_owed_at = math.inf
+            self.unreachable = frozenset(reply.unreachable)
+
+    def hear(self) -> None:
+        """Note that bytes came, be it a part of a frame."""
+        self._heard_at = self._loop.time()
+        if self.is_silent and not self.closed.is_set():
+            self.is_silent = False
+            self._look_by(self._heard_at + self._look_seconds_max)
+            self._turn()
+
+    async def wait_turned(self) -> None:
+        """Return once the channel falls silent, is heard again, or closes."""
+        self._turned.clear()
+        await self._turned.wait()
 
     def set_writable(self, *, is_writable: bool) -> None:
         """Hold new requests back, or let them go on."""
-        if is_writable:
-            self._writable.set()
-        else:
-            self._writable.clear()
+        self._is_writable = is_writable
+        self._turn_requests()
 
     def close(self) -> None:
         """End the connection; requests under way have an unknown outcome."""
@@ -190,31 +251,93 @@ class Channel:
         if self.closed.is_set():
             return
         self.closed.set()
-        self._writable.set()
+        self._probes.clear()
+        self._give_up()
         if self._timer is not None:
             self._timer.cancel()
-        for waiting, _ in self._waiting.values():
-            if not waiting.done():
-                waiting.set_exception(OutcomeUnknownError(self.node_id))
-                waiting.exception()  # Whoever waited may be gone.
-        self._waiting.clear()
+        self._turn()
 
-    async def _wait_writable(self) -> None:
+    async def _wait_unblocked(self) -> None:
         if self._blocked >= IN_FLIGHT_MAX:
             raise UnreachableError(self.node_id)
         self._blocked += 1
         try:
-            while not self._writable.is_set():
-                await self._writable.wait()
+            while not self._unblocked.is_set():
+                await self._unblocked.wait()
         finally:
             self._blocked -= 1
 
-    def _expire(self) -> None:
-        """Give the connection up if its oldest request is due; else look again when that one is."""
-        self._timer = None
-        for _, due in self._waiting.values():
-            if due <= self._loop.time():
-                self.close()
-            else:
-                self._timer = self._loop.call_at(due, self._expire)
+    def _turn(self) -> None:
+        self._turned.set()
+        self._turn_requests()
+
+    def _turn_requests(self) -> None:
+        if self._is_writable or self.is_silent or self.closed.is_set():
+            self._unblocked.set()
+        else:
+            self._unblocked.clear()
+
+    def _give_up(self) -> None:
+        """Fail what waits, but for probes."""
+        kept = {number: self._waiting[number] for number in self._probes if number in self._waiting}
+        for number, (waiting, _) in self._waiting.items():
+            if number not in kept and not waiting.done():
+                waiting.set_exception(OutcomeUnknownError(self.node_id))
+                waiting.exception()  # Whoever waited may be gone.
+        self._waiting = kept
+
+    def _look_by(self, at: float) -> None:
+        """Look after the other end then, never if that is infinite."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look_at = at
+        self._timer = self._loop.call_at(at, self._look) if at < math.inf else None
+
+    def _oldest(self) -> float:
+        """Return when the oldest request that waits was sent, infinity if none does."""
+        return next((sent_at for _, sent_at in self._waiting.values()), math.inf)
+
+    def _look(self) -> None:
+        """Ask the other end for a sign of life, or conclude that there is none; then look again when that is due."""
+        now = self._loop.time() + _TIMER_SECONDS
+        oldest = self._oldest()
+        owed_at = min(oldest, self._pulse_owed_at)
+        is_late = now - self._look_at > LATE_SECONDS_MAX
+        if is_late and owed_at <= now:
+            # This process was not there to listen. What came meanwhile is read before the next look.
+            self._heard_at = min(now, max(self._heard_at, owed_at) + now - self._look_at)
+        quiet_since = max(self._heard_at, owed_at)
+        silent_since = self._heard_at if self.is_silent else math.inf
+        if not is_late and now - min(oldest, silent_since) >= REQUEST_SECONDS_MAX:
+            self.close()
             return
+        if self._has_pulse and not self.is_silent:
+            if not is_late and now - quiet_since >= SILENCE_SECONDS_MAX:
+                self._fall_silent()
+            elif self._pulse_owed_at > now and (
+                now - quiet_since >= PULSE_SECONDS or now - self._pulsed_at >= PULSE_SECONDS_MAX
+            ):
+                self._send_pulse()
+        self._look_by(self._choose_look(now))
+
+    def _choose_look(self, now: float) -> float:
+        if self.is_silent:
+            return now + PULSE_SECONDS_MAX
+        oldest = self._oldest()
+        if not self._has_pulse:
+            return oldest + REQUEST_SECONDS_MAX
+        quiet_since = max(self._heard_at, min(oldest, self._pulse_owed_at))
+        if quiet_since + PULSE_SECONDS > now:
+            return min(quiet_since + PULSE_SECONDS, max(now, self._pulsed_at + PULSE_SECONDS_MAX))
+        return now + PULSE_SECONDS
+
+    def _send_pulse(self) -> None:
+        self._pulsed_at = self._pulse_owed_at = self._loop.time()
+        self._wire.send(encode_message(PulseRequest(next(self._ids))))
+
+    def _fall_silent(self) -> None:
+        if self._pulse_owed_at == math.inf:
+            self._send_pulse()  # Its reply is what ends the silence.
+        self.is_silent = True
+        self._give_up()
+        self._turn()

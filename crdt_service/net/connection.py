@@ -5,6 +5,8 @@ the frames mean.
 """
 
 import asyncio
+import contextlib
+import socket
 from typing import Protocol, cast
 
 from crdt_service.kernel.error import ServiceError
@@ -19,10 +21,16 @@ _READ_BYTES = 64 << 10
 _FLUSH_BYTES = 64 << 10
 # How long an end that closes waits for the other to take what was written, and for its farewell in TLS.
 _FAREWELL_SECONDS_MAX = 2.0
+# The kernel ends a connection once what was sent is not acknowledged for so long, or not let in. Raising it bears
+# longer cuts without a new connection; lowering it finds sooner that packets pass again.
+_UNACKNOWLEDGED_MS_MAX = 1000
 
 
 class Receiver(Protocol):
     """Who gets the frames of a connection once it is authenticated. Nothing here may block or take long."""
+
+    def hear(self) -> None:
+        """Note that bytes came; `receive` follows once they make a frame."""
 
     def receive(self, body: bytes | bytearray) -> None:
         """Take a frame.
@@ -140,6 +148,9 @@ class Connection(asyncio.BufferedProtocol):
         """Begin, after TLS if there is any; asyncio calls this."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(WRITE_BYTES_MAX)
+        if (end := transport.get_extra_info("socket")) is not None:
+            with contextlib.suppress(OSError):  # It is gone already.
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS_MAX)
         if transport.get_extra_info("sslcontext") is not None:
             self.names = dns_names(transport.get_extra_info("peercert"))
 
@@ -151,6 +162,7 @@ class Connection(asyncio.BufferedProtocol):
         """Cut what arrived into frames; asyncio calls this."""
         self._frames.feed(bytes(self._buffer[:nbytes]))
         if self._receiver is not None:
+            self._receiver.hear()
             self._deliver(self._receiver)
         else:
             if len(self._frames) > HANDSHAKE_BYTES_MAX:

@@ -1,6 +1,7 @@
 """Opens an authenticated channel to an address."""
 
 import asyncio
+import socket
 from dataclasses import replace
 
 from crdt_service.kernel.error import ServiceError
@@ -9,6 +10,11 @@ from crdt_service.net.connection import Connection
 from crdt_service.net.credentials import Credentials, shaking_hands
 from crdt_service.net.handshake import Identity, dial
 from crdt_service.wire.message import PROTOCOL_BEFORE
+
+# Raising it waits longer for addresses that take packets and answer none; a lost packet is sent again after a second.
+CONNECT_SECONDS_MAX = 1.0
+# Raising it waits longer for processes that stand still; lowering it gives up on busy ones.
+HANDSHAKE_SECONDS_MAX = 2.0
 
 
 async def open_channel(
@@ -25,7 +31,7 @@ async def open_channel(
     A listener that hangs up at the first word without a reason is dialled once more in the protocol before.
 
     Raises:
-        OSError: Nobody listens there.
+        OSError: No process listens there, or none that answers.
         ServiceError: Either end refuses the other.
     """
     try:
@@ -46,11 +52,39 @@ async def open_channel(
 async def _connect(
     host: str, port: int, secret: bytes, identity: Identity, credentials: Credentials | None
 ) -> tuple[Connection, Identity]:
+    loop = asyncio.get_running_loop()
     context = None if credentials is None else credentials.dialler()
-    with shaking_hands():
-        _, connection = await asyncio.get_running_loop().create_connection(Connection, host, port, ssl=context)
-    try:
-        return connection, await dial(connection, secret, identity)
-    except BaseException:
-        connection.close()
-        raise
+    dialled = await _dial(host, port)
+    async with asyncio.timeout(HANDSHAKE_SECONDS_MAX):
+        with shaking_hands():
+            name = None if context is None else host
+            _, connection = await loop.create_connection(Connection, sock=dialled, ssl=context, server_hostname=name)
+        try:
+            return connection, await dial(connection, secret, identity)
+        except BaseException:
+            connection.close()
+            raise
+
+
+async def _dial(host: str, port: int) -> socket.socket:
+    """Return a socket to the first address of a host that answers.
+
+    Raises:
+        OSError: None does.
+    """
+    loop = asyncio.get_running_loop()
+    failure = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        dialled = socket.socket(family, kind, protocol)
+        dialled.setblocking(False)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS_MAX):
+                await loop.sock_connect(dialled, address)
+            return dialled
+        except OSError as error:  # TimeoutError is one.
+            failure = error
+            dialled.close()
+        except BaseException:
+            dialled.close()
+            raise
+    raise failure

@@ -14,6 +14,7 @@ from crdt_service.net.credentials import Credentials
 from crdt_service.net.dial import open_channel
 from crdt_service.net.handshake import Identity
 
+# What is dialled has limits of its own, but for finding the address of a name.
 DIAL_SECONDS_MAX = 5.0
 BACKOFF_SECONDS_MIN = 0.1
 # Raising it finds a returned node later; lowering it knocks on dead addresses more often.
@@ -23,6 +24,7 @@ DISCOVERY_SECONDS = 2.0
 Resolve = Callable[[], Awaitable[set[Endpoint]]]
 Learn = Callable[[], Mapping[str, Endpoint]]
 OnOpen = Callable[[Channel], Awaitable[None]]
+OnLink = Callable[[Channel], None]
 _log = logging.getLogger(__name__)
 
 
@@ -31,10 +33,13 @@ class Mesh:
 
     Args:
         learn: Returns the addresses that gossip told, by node id.
+        on_open: Uses a channel from when it may be used; it is cancelled when the channel falls silent or closes, and
+            called again when the other end is heard again.
         observe: Hears of each request on any channel, as `Channel` says.
 
     Attributes:
-        channels: Open channels by node id.
+        channels: Channels that may be used, by node id.
+        linked: The same with those that are silent.
     """
 
     def __init__(
@@ -50,16 +55,24 @@ class Mesh:
         observe: Observe | None = None,
     ) -> None:
         self.channels: dict[str, Channel] = {}
+        self.linked: dict[str, Channel] = {}
         self._identity = identity
         self._secret = secret
         self._resolve = resolve
         self._learn = learn
         self._on_open = on_open
+        self._on_link: list[OnLink] = []
+        self._on_unlink: list[OnLink] = []
         self._random = randomness
         self._credentials = credentials
         self._observe = observe
         self._view = Links()
         self._links: dict[Endpoint, asyncio.Task[None]] = {}
+
+    def watch(self, on_link: OnLink, on_unlink: OnLink) -> None:
+        """Call `on_link` when a connection opens, and `on_unlink` when it ends; it may have been silent in between."""
+        self._on_link.append(on_link)
+        self._on_unlink.append(on_unlink)
 
     def peers(self) -> list[Link]:
         """Return every link but that to this process."""
@@ -122,14 +135,33 @@ class Mesh:
         return bool(self._identity.replica) and other.replica == self._identity.replica
 
     async def _hold(self, endpoint: Endpoint, channel: Channel) -> None:
-        """Keep an authenticated channel in use until it ends."""
+        """Keep an authenticated channel in use until it ends, but for while it is silent."""
+        node_id = channel.node_id
+        self.linked[node_id] = channel
+        for on_link in self._on_link:
+            on_link(channel)
+        try:
+            while not channel.closed.is_set():
+                if channel.is_silent:
+                    _log.warning("node %s gives no sign of life", node_id)
+                    await channel.wait_turned()
+                else:
+                    await self._offer(endpoint, channel)
+        finally:
+            channel.close()
+            if self.linked.get(node_id) is channel:
+                del self.linked[node_id]
+            for on_unlink in self._on_unlink:
+                on_unlink(channel)
+
+    async def _offer(self, endpoint: Endpoint, channel: Channel) -> None:
+        """Let a channel be used until it falls silent or ends."""
         self.channels[channel.node_id] = channel
         self._view.update(endpoint, "reachable", channel.node_id)
         user = asyncio.create_task(self._use(channel))
         try:
-            await channel.closed.wait()
+            await channel.wait_turned()
         finally:
-            channel.close()
             user.cancel()
             if self.channels.get(channel.node_id) is channel:
                 del self.channels[channel.node_id]

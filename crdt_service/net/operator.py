@@ -17,10 +17,11 @@ _DIAL_SECONDS_MAX = 5.0
 
 @dataclass(frozen=True)
 class Operator:
-    """Who holds the cluster's secret, and a certificate for `operator` where the nodes ask for one."""
+    """Who holds the cluster's secret, and a certificate for its name where the nodes ask for one."""
 
     secret: bytes
     credentials: Credentials | None = None
+    name: str = OPERATOR_NAME
 
     @contextlib.asynccontextmanager
     async def connect(self, address: tuple[str, int]) -> AsyncIterator[tuple[Channel, Identity]]:
@@ -30,7 +31,7 @@ class Operator:
             ServiceError: The node cannot be reached, or either end refuses the other.
         """
         # It names no node: nothing is addressed to an operator.
-        identity = Identity(NODE, OPERATOR_NAME, "")
+        identity = Identity(NODE, self.name, "")
         try:
             async with asyncio.timeout(_DIAL_SECONDS_MAX):
                 other, channel = await open_channel(*address, self.secret, identity, self.credentials)

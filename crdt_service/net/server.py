@@ -8,7 +8,7 @@ from crdt_service.kernel.error import ServiceError
 from crdt_service.net.connection import Connection
 from crdt_service.net.credentials import Credentials, shaking_hands
 from crdt_service.net.handshake import Identity, accept
-from crdt_service.net.session import Handler, Session
+from crdt_service.net.session import Handler, ListUnreachable, Session
 from crdt_service.telemetry.trace import Recorder
 
 HANDSHAKE_SECONDS_MAX = 5.0
@@ -30,12 +30,15 @@ class Server:
         handler: Handler,
         credentials: Credentials | None = None,
         recorder: Recorder | None = None,
+        *,
+        list_unreachable: ListUnreachable = list,
     ) -> None:
         self._identity = identity
         self._secret = secret
         self._handler = handler
         self._credentials = credentials
         self._recorder = recorder
+        self._list_unreachable = list_unreachable
         self._serving: set[asyncio.Task[None]] = set()
         self._answers: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
@@ -92,7 +95,15 @@ class Server:
                     # With TLS, uvloop returns a protocol of its own instead of ours.
                     transport, _ = await loop.connect_accepted_socket(lambda: connection, accepted, ssl=context)
                 other = await accept(connection, self._secret, self._identity)
-            connection.start(Session(other, self._handler, connection, self._answers, self._recorder))
+            session = Session(
+                other,
+                self._handler,
+                connection,
+                self._answers,
+                self._recorder,
+                list_unreachable=self._list_unreachable,
+            )
+            connection.start(session)
             await connection.wait_lost()
         except ServiceError as error:
             _log.warning("connection from %s refused: %s", address, error)

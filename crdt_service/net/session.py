@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from crdt_service.kernel.clock import boot_milliseconds
 from crdt_service.kernel.error import ServiceError
+from crdt_service.net.channel import IN_FLIGHT_MAX as REQUESTS_MAX
 from crdt_service.net.handshake import Identity
 from crdt_service.telemetry.context import RequestContext, unpack_trace
 from crdt_service.telemetry.context import request as log_context
@@ -13,22 +15,26 @@ from crdt_service.wire.message import (
     REQUEST_NAMES,
     FailureReply,
     Placed,
+    PulseReply,
+    PulseRequest,
     Reply,
     Request,
     TracedRequest,
+    decode_received,
     decode_request,
-    decode_traceable_request,
     encode_message,
 )
 
-# Raising it lets one connection hold more unanswered requests in memory.
-IN_FLIGHT_MAX = 1024
+# More than the other end sends: while nothing is read, pulses are not either, and this end passes for silent.
+IN_FLIGHT_MAX = REQUESTS_MAX + 1
 
 Answer = Reply | Placed[Reply]
 # A reply at once costs no task; a coroutine is run beside the others of its connection.
 Handler = Callable[
     [Identity, Request | Placed[Request]], Answer | Coroutine[Any, Any, Reply] | Coroutine[Any, Any, Placed[Reply]]
 ]
+# Returns the nodes that this process does not reach, at most `UNREACHABLE_MAX`.
+ListUnreachable = Callable[[], list[str]]
 
 
 class Wire(Protocol):
@@ -62,8 +68,11 @@ class Session:
         wire: Wire,
         answers: set[asyncio.Task[None]],
         recorder: Recorder | None = None,
+        *,
+        list_unreachable: ListUnreachable = list,
     ) -> None:
         self._recorder = recorder
+        self._list_unreachable = list_unreachable
         self._answers = answers
         self._in_flight = 0
         self._other = other
@@ -71,15 +80,20 @@ class Session:
         self._wire = wire
         self._is_writable = True
 
+    def hear(self) -> None:
+        """Take no note: the other end watches over this one."""
+
     def receive(self, body: bytes | bytearray) -> None:
         """Answer a request, now or later.
 
         Raises:
             MalformedError: It is none.
         """
-        request = decode_traceable_request(body)
+        request = decode_received(body)
         if isinstance(request, TracedRequest):
             self._receive_traced(request)
+        elif isinstance(request, PulseRequest):
+            self._wire.send(encode_message(PulseReply(request.id, boot_milliseconds(), self._list_unreachable())))
         else:
             self._answer(request, None)
 

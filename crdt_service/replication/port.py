@@ -23,10 +23,17 @@ class Requester(Protocol):
 
 
 class Channel(Requester, Protocol):
-    """An authenticated connection to one node, whose data directory `replica` names, in a version of the protocol."""
+    """An authenticated connection to one node.
+
+    Attributes:
+        replica: Names its data directory.
+        protocol: The version of the protocol that both ends speak.
+        unreachable: Nodes that the node has said it does not reach.
+    """
 
     replica: str
     protocol: int
+    unreachable: frozenset[str]
 
     async def request_placed(self, epoch: int, build: Callable[[int], Request]) -> Placed[Reply]:
         """As `request`, under the placement of this epoch; return the reply with the epoch it was sent in."""

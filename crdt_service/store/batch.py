@@ -1,6 +1,7 @@
 """Operations and deltas gathered for one sync, before any of it is visible."""
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
 
 from crdt_service.datatypes.contract import Datatype, Origin
 from crdt_service.datatypes.receipts import encode_receipt
@@ -15,6 +16,14 @@ from crdt_service.store.store import Address, Store
 from crdt_service.wire.message import Delta, Token, WriteItem
 
 _CLEAR = b'{"clear": true}'
+
+
+class States(Protocol):
+    """States by address."""
+
+    def get(self, address: Address, /) -> Any | None:
+        """Return a state, or None."""
+        ...
 
 
 class Written(NamedTuple):
@@ -62,7 +71,7 @@ class Batch:
         if token is None and item.if_match is None and not item.is_delete:
             self.write(key, item.type_name, item.op)
             return Written(item.type_name)
-        if token is not None and (applied := self._find_applied(key, token)) is not None:
+        if token is not None and (applied := find_applied(key, token, (self.pending, self._store))) is not None:
             return Written(applied.name, is_replay=True)
         if item.if_match is not None and self.etag(key) != item.if_match:
             raise ServiceError(
@@ -192,26 +201,6 @@ class Batch:
         states = [(datatype, self._copy(Address(key, datatype.tag))) for datatype in DATATYPES]
         return [datatype for datatype, state in states if state is not None and not datatype.is_vacant(state)]
 
-    def _find_applied(self, key: str, token: Token) -> Datatype[Any] | None:
-        """Return the type that the write of this token was applied to, None if there was none.
-
-        Raises:
-            ServiceError: Another write was.
-        """
-        address = Address(key, RECEIPTS.tag)
-        for state in (self.pending.get(address), self._store.get(address)):
-            receipt = None if state is None else RECEIPTS.find(state, token.name)
-            if receipt is None:
-                continue
-            if receipt.fingerprint != token.fingerprint:
-                raise ServiceError(
-                    "idempotency_mismatch",
-                    f"another write of {key!r} was applied under this idempotency key",
-                    "use a new idempotency key for each write, and the same only to send it again",
-                )
-            return get_type(receipt.tag)
-        return None
-
     def _join(self, address: Address, state: Any, delta: Delta) -> None:
         pending = self.pending.get(address)
         if pending is None:
@@ -250,3 +239,30 @@ def is_blind(item: WriteItem) -> bool:
         return find_type(item.type_name).is_blind(item.op)
     except OperationError:
         return True
+
+
+def find_applied(key: str, token: Token, places: Iterable[States]) -> Datatype[Any] | None:
+    """Return the type that the write of this token was applied to, None if no receipt is there.
+
+    Args:
+        key: The key that was written.
+        token: Names the write.
+        places: Where the receipts of the key may be.
+
+    Raises:
+        ServiceError: Another write was applied under the name.
+    """
+    address = Address(key, RECEIPTS.tag)
+    for states in places:
+        state = states.get(address)
+        receipt = None if state is None else RECEIPTS.find(state, token.name)
+        if receipt is None:
+            continue
+        if receipt.fingerprint != token.fingerprint:
+            raise ServiceError(
+                "idempotency_mismatch",
+                f"another write of {key!r} was applied under this idempotency key",
+                "use a new idempotency key for each write, and the same only to send it again",
+            )
+        return get_type(receipt.tag)
+    return None

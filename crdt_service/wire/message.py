@@ -29,6 +29,8 @@ PROTOCOL = 4
 # The release before speaks it: without placements, pulses and votes on lives. Goes once no upgrade starts from there.
 PROTOCOL_BEFORE = 3
 CONFLICTS_MAX = 1000
+# Of the nodes that a node does not reach; beyond it the cluster is in pieces, and which others there are says no more.
+UNREACHABLE_MAX = 64
 # Raising it makes one request do more, and others of its connection wait longer for it.
 ITEMS_MAX = 256
 # Raising it makes fewer and longer pages.
@@ -745,6 +747,38 @@ class LeaveReply(msgspec.Struct, frozen=True, array_like=True, tag=47, forbid_un
     held: Annotated[int, Meta(ge=0, le=SLOTS)]
 
 
+class PulseRequest(msgspec.Struct, frozen=True, array_like=True, tag=48, forbid_unknown_fields=True):
+    """Ask for a sign of life; only of who speaks protocol 4."""
+
+    id: RequestId
+
+
+class PulseReply(msgspec.Struct, frozen=True, array_like=True, tag=49, forbid_unknown_fields=True):
+    """The process runs.
+
+    Attributes:
+        boot_ms: What its machine's clock since boot says, in milliseconds: it never goes back, and counts suspensions.
+        unreachable: Members that it has no channel to or hears nothing from, some of them if there are many.
+    """
+
+    id: RequestId
+    boot_ms: Number
+    unreachable: Annotated[list[Identifier], Meta(max_length=UNREACHABLE_MAX)]
+
+
+class ReceiptRequest(msgspec.Struct, frozen=True, array_like=True, tag=78, forbid_unknown_fields=True):
+    """Ask whether as many owners as `concern` asks hold a named write of a key, or can be made to; write nothing new.
+
+    Answered by a `ValueReply` without a value, and without a type if none that was asked holds it: then the write may
+    still be on an owner that did not answer. Only of who speaks protocol 4.
+    """
+
+    id: RequestId
+    key: str
+    concern: Concern
+    token: Token
+
+
 class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=70, forbid_unknown_fields=True):
     """Ask which of these keys the receiver may purge.
 
@@ -942,6 +976,7 @@ class ProposeRequest(msgspec.Struct, frozen=True, array_like=True, tag=88, forbi
         lost: With `accept_loss`, the seats that are given up.
         is_forced: With `accept_loss`, the receiver takes the document up by itself: most of those who would decide are
             lost, too.
+        replication_factor: With `resize`, owners of each slot from now on; 0 for as many as the receiver was told.
     """
 
     id: RequestId
@@ -950,6 +985,7 @@ class ProposeRequest(msgspec.Struct, frozen=True, array_like=True, tag=88, forbi
     node_count: Number = 0
     lost: Annotated[list[Identifier], Meta(max_length=MEMBERS_MAX)] = []
     is_forced: bool = False
+    replication_factor: Annotated[int, Meta(ge=0, le=100)] = 0
 
 
 class TracedRequest(msgspec.Struct, frozen=True, array_like=True, tag=90, forbid_unknown_fields=True):
@@ -968,7 +1004,7 @@ PurgeProtocol = VoteRequest | PurgeRequest | AgreedRequest | TombstonesRequest
 ReplicationRequest = PushRequest | ProgressRequest | StateRequest | OwnershipRequest
 RepairRequest = RootRequest | SumRequest | FetchRequest
 ConflictRequest = ConflictsRequest | ExplainRequest
-WritingRequest = WriteRequest | DeleteRequest | WriteManyRequest
+WritingRequest = WriteRequest | DeleteRequest | WriteManyRequest | ReceiptRequest
 ClientRequest = ReadRequest | ReadManyRequest | WritingRequest | ListRequest | ChangesRequest | ConflictRequest
 StoreRequest = ClientRequest | ReplicationRequest | RepairRequest | RestoreRequest | PurgeProtocol
 MembershipRequest = PingRequest | IndirectPingRequest | TableRequest
@@ -982,8 +1018,11 @@ ReplicationReply = PushReply | ProgressReply | StateReply | OwnershipReply | Pur
 RepairReply = RootReply | SumReply | FetchReply
 ClientReply = ValueReply | ManyReply | ListReply | ChangesReply | ConflictsReply
 DecisionReply = PlacementReply | PrepareReply | AcceptReply | VouchReply
-Reply = DecisionReply | ClientReply | FailureReply | ReplicationReply | RepairReply | MembershipReply | OperatorReply
+StoreReply = ClientReply | ReplicationReply | RepairReply
+Reply = StoreReply | DecisionReply | FailureReply | MembershipReply | OperatorReply | PulseReply
 Handshake = Hello | Challenge | Proof
+# What a session gets; pulses it answers itself.
+Received = Request | TracedRequest | PulseRequest
 
 M = TypeVar("M")
 
@@ -1012,7 +1051,7 @@ _PLACED_BYTE = bytes([_PLACED])
 _EPOCH = struct.Struct(">BQ")
 _encoder = msgspec.msgpack.Encoder()
 _request: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
-_traceable: msgspec.msgpack.Decoder[Request | TracedRequest] = msgspec.msgpack.Decoder(Request | TracedRequest)
+_received: msgspec.msgpack.Decoder[Received] = msgspec.msgpack.Decoder(Received)
 _reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _handshake: msgspec.msgpack.Decoder[Handshake] = msgspec.msgpack.Decoder(Handshake)
 _step: msgspec.msgpack.Decoder[Step] = msgspec.msgpack.Decoder(Step)
@@ -1025,7 +1064,7 @@ REQUEST_NAMES: dict[type, str] = {
 }
 
 
-def encode_message(message: Request | TracedRequest | Reply | Handshake | Placed[Request] | Placed[Reply]) -> bytes:
+def encode_message(message: Received | Reply | Handshake | Placed[Request] | Placed[Reply]) -> bytes:
     """Return the bytes of a message."""
     if type(message) is Placed:
         return _EPOCH.pack(_PLACED, message.epoch) + _encoder.encode(message.message)
@@ -1041,13 +1080,13 @@ def decode_request(data: bytes | bytearray) -> Request | Placed[Request]:
     return _decode_placed(_request, data) if data[:1] == _PLACED_BYTE else _decode(_request, data)
 
 
-def decode_traceable_request(data: bytes | bytearray) -> Request | TracedRequest | Placed[Request]:
-    """Return the request in `data`, or what says to which trace it belongs.
+def decode_received(data: bytes | bytearray) -> Received | Placed[Request]:
+    """Return the request in `data`, what says to which trace it belongs, or a pulse.
 
     Raises:
         MalformedError: There is none.
     """
-    return _decode_placed(_request, data) if data[:1] == _PLACED_BYTE else _decode(_traceable, data)
+    return _decode_placed(_request, data) if data[:1] == _PLACED_BYTE else _decode(_received, data)
 
 
 def decode_reply(data: bytes | bytearray) -> Reply | Placed[Reply]:

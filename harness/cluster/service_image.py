@@ -21,20 +21,25 @@ _DOCKERFILE: Final = _ROOT / "image/Dockerfile"
 _DOWNLOAD_SECONDS_MAX: Final = 900
 
 
-def ensure_service_image(tag: str, progress: Progress) -> tuple[str, str]:
-    """Return the two names of the service image of this checkout, building it if its inputs changed.
+def ensure_service_image(tag: str, progress: Progress, service: Path = _SERVICE) -> tuple[str, str]:
+    """Return the two names of a service image, building it if its inputs changed.
 
     The first has the tag that the chart names, the second the hash of its inputs, which says whether to rebuild.
+
+    Args:
+        tag: What the first is tagged with.
+        progress: Says what is built.
+        service: The package `crdt_service`: that of this checkout, or one of an earlier release.
     """
     base = ensure_python_image(progress)
-    key = content_key(base, _REQUIREMENTS, _SERVICE, _DOCKERFILE)
+    key = content_key(base, _REQUIREMENTS, service, _DOCKERFILE)
     image, built = f"{version.SERVICE_IMAGE}:{tag}", f"{version.SERVICE_IMAGE}:{key}"
     if not has_image(built):
         wheels = cached("site", content_key(_REQUIREMENTS), _install_wheels)
         with progress.step("building the service image", 10), TemporaryDirectory() as scratch:
             context = Path(scratch)
             shutil.copytree(wheels, context / "site")
-            shutil.copytree(_SERVICE, context / "crdt_service", ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(service, context / "crdt_service", ignore=shutil.ignore_patterns("__pycache__"))
             shutil.copy(_DOCKERFILE, context)
             build_image(context, built, {"BASE": base})
     run(["docker", "tag", built, image])

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import httpx
 
-from crdt_service.client import NEVER, ApiError, Client, Health, NotFoundError, Retry
+from crdt_service.client import NEVER, ApiError, Client, Cluster, Concern, Health, NotFoundError, Retry
 from harness.failure import Failure
 from harness.kube import ForbiddenError, Json, Kube, RefusedError, Request, Response, UnreachableError
 from harness.release.name import BACKEND
@@ -71,30 +71,50 @@ class Service:
         except ApiError as error:
             raise self._failure(error) from error
 
-    def write(self, key: str, type_name: str, operation: Json, *, node: str = "", idempotency_key: str = "") -> Any:
+    def read_cluster(self) -> Cluster:
+        """Return what `/v1/cluster` says.
+
+        Raises:
+            ServiceError: It says nothing.
+        """
+        try:
+            return self._client.cluster()
+        except ApiError as error:
+            raise self._failure(error) from error
+
+    def write(
+        self,
+        key: str,
+        type_name: str,
+        operation: Json,
+        *,
+        node: str = "",
+        idempotency_key: str = "",
+        concern: Concern = "one",
+    ) -> Any:
         """Apply an operation to a key, through one node if `node` names it, and return the new value.
 
-        Returning means that the write is durable on the node that took it. With an `idempotency_key` the write has one
-        effect however often it is sent, so a retry follows a lost answer, too.
+        Returning means that the write is durable on the node that took it, or on as many owners as `concern` says. With
+        an `idempotency_key` the write has one effect however often it is sent, so a retry follows a lost answer, too.
 
         Raises:
             ServiceError: The write was refused, or its answer is lost.
         """
         try:
             return self._client.write(
-                key, type_name, operation, node=node or None, idempotency_key=idempotency_key or None
+                key, type_name, operation, concern=concern, node=node or None, idempotency_key=idempotency_key or None
             ).value
         except ApiError as error:
             raise self._failure(error) from error
 
-    def read(self, key: str, *, node: str = "") -> Any:
-        """Return a key's value, as one node sees it if `node` names it; None when it knows no such key.
+    def read(self, key: str, *, node: str = "", concern: Concern = "one") -> Any:
+        """Return a key's value, as one node sees it if `node` names it, or as `concern` says; None for no such key.
 
         Raises:
             ServiceError: It cannot be read now.
         """
         try:
-            return self._client.read(key, node=node or None).value
+            return self._client.read(key, concern=concern, node=node or None).value
         except NotFoundError:
             return None
         except ApiError as error:

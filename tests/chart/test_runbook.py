@@ -14,7 +14,7 @@ from tests.chart.series import find_grouped, find_selectors, read_series
 from tests.unit.service.double import make_all_routes
 
 _PAGES = [ROOT / "docs/alerts.md", *sorted((ROOT / "docs/runbooks").glob("*.md"))]
-_PROGRAMS = {"kubectl", "api", "api()", "(umask", "curl", "helm", "python"}
+_PROGRAMS = {"kubectl", "api", "api()", "jarvis", "jarvis()", "(umask", "curl", "helm", "python"}
 _ANYWHERE = pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.stem)
 
 
@@ -49,7 +49,7 @@ def test_commands_name_objects_that_there_are(render: Render, page: Path):
     components = {m["metadata"]["labels"]["app.kubernetes.io/component"] for m in manifests}
     text = "\n".join(_commands(page))
 
-    assert set(re.findall(r"\bjarvis-[a-z0-9-]+", text)) <= known
+    assert set(re.findall(r"(?<!/etc/)\bjarvis-[a-z0-9-]+", text)) <= known
     assert set(re.findall(r"app\.kubernetes\.io/component=([a-z-]+)", text)) <= components
     assert set(re.findall(r"--from=(\w+)/", text)) <= {"cronjob"}
 

@@ -39,6 +39,42 @@ def test_nodes_are_rolled_down_to_the_partition_and_volumes_are_kept(render: Ren
     assert {"whenDeleted": "Retain", "whenScaled": "Retain"} == spec["persistentVolumeClaimRetentionPolicy"]
 
 
+def _counted(count: int, **values: Any) -> Manifest:
+    return {"infrastructure": {"node_count": count}, **values}
+
+
+def test_nodes_are_told_how_many_they_are_by_a_file_that_rolls_none_of_them(render: Render):
+    def node(count: int) -> Any:
+        return _find(render(_counted(count)), "StatefulSet", "jarvis-crdt")["spec"]
+
+    [container] = node(5)["template"]["spec"]["containers"]
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    [volume] = [each for each in node(5)["template"]["spec"]["volumes"] if each["name"] == "config"]
+    config = _find(render(_counted(5)), "ConfigMap", volume["configMap"]["name"])["data"]
+
+    assert "5" == config["node-count"]
+    assert f"--node-count-file={mounted['config']}/node-count" in container["args"]
+    assert "subPath" not in str(container["volumeMounts"])  # Such a mount would never be updated.
+    assert (node(3)["template"], [3, 5]) == (node(5)["template"], [node(count)["replicas"] for count in (3, 5)])
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_before_each_upgrade_nodes_decide_on_count_and_factor(render: Render, count: int):
+    job = _find(render(_counted(count, crdt={"replication_factor": 2})), "Job", "jarvis-resize-hook")
+    [container] = job["spec"]["template"]["spec"]["containers"]
+
+    assert "pre-upgrade,pre-rollback" == job["metadata"]["annotations"]["helm.sh/hook"]
+    assert ["resize", f"--nodes={count}", "--replication-factor=2"] == container["args"][:3]
+
+
+def test_nodes_that_are_not_ready_find_each_other(render: Render):
+    """They decide on their first placement before any of them is ready."""
+    assert _find(render(), "Service", "jarvis-crdt-headless")["spec"]["publishNotReadyAddresses"]
+    [container] = _find(render(), "StatefulSet", "jarvis-crdt")["spec"]["template"]["spec"]["containers"]
+    pages = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
+    assert {"startup": "/live", "liveness": "/live", "readiness": "/ready"} == pages
+
+
 def test_a_rollout_of_the_backend_never_has_fewer_pods(render: Render):
     strategy = _find(render(), "Deployment", "jarvis-backend")["spec"]["strategy"]
 

@@ -27,8 +27,9 @@ CONTEXT = "kind-jarvis"
 NAMESPACE = "jarvis-e2e"
 CONFIG = ROOT / "values" / "kind.yaml"
 NODES = ("jarvis-crdt-0", "jarvis-crdt-1", "jarvis-crdt-2")
-# The cluster's own tests stop its nodes, so they come before there is a deployment; what removes it comes last.
-_PLACES = {"test_cluster": -1, "test_cleanup": 1}
+# The cluster's own tests stop its nodes, so they come before there is a deployment; what removes it comes last, but for
+# tests with releases of their own, which have the machine for themselves then.
+_PLACES = {"test_cluster": -1, "test_cleanup": 1, "test_placement": 2}
 # A thread of the Kubernetes client takes the end of a connection with something unread, as when a backend stops, for a
 # fault, and leaves its sockets to the collector.
 _OF_FORWARDED_PORTS = (

@@ -45,7 +45,7 @@ def make_corpus() -> list[bytes]:
     by_target["record"].add(first + encode_record(b"x", len(first)))
     cursor = write_cursor({name: Place(2**50, number) for number, name in enumerate(("node-0", "node-1"))})
     by_target["cursor"].add(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    for kinds, target in ((message.Request, "request"), (message.Reply, "reply"), (message.Handshake, "handshake")):
+    for kinds, target in ((message.Received, "request"), (message.Reply, "reply"), (message.Handshake, "handshake")):
         by_target[target] = {encode_message(example(kind, deltas)) for kind in kinds.__args__}
     key, token = new_key(
         "name",

@@ -22,9 +22,9 @@ from crdt_service.disk.mark import decode_copy, encode_copy
 from crdt_service.kernel.error import ConfigError, MalformedError, OperationError
 from crdt_service.wire.message import (
     decode_handshake,
+    decode_received,
     decode_reply,
     decode_step,
-    decode_traceable_request,
     encode_message,
     encode_step,
 )
@@ -156,7 +156,7 @@ def read_reports(data: bytes) -> None:
 TARGETS: tuple[tuple[str, Callable[[bytes], None]], ...] = (
     *((kind.name, lambda data, kind=kind: read_state(kind, data)) for kind in (*DATATYPES, RECEIPTS)),
     ("updates", edit_updates),
-    ("request", lambda data: read_message(decode_traceable_request, encode_message, data)),
+    ("request", lambda data: read_message(decode_received, encode_message, data)),
     ("reply", lambda data: read_message(decode_reply, encode_message, data)),
     ("handshake", lambda data: read_message(decode_handshake, encode_message, data)),
     ("step", lambda data: read_message(decode_step, encode_step, data)),

@@ -240,10 +240,11 @@ def test_with_a_node_down_its_slots_are_read_from_their_other_owners(cluster, ba
         assert (1, True) == (restored.returncode, "slots have no owner that answers" in restored.stderr)
         assert [taken["id"]] == backups.ids()
     finally:
-        for name in cluster.node_ids[1:]:
-            if cluster.processes[name].poll() is not None:
-                cluster.start_node(name)
-                cluster.wait_ready(name)
+        away = [name for name in cluster.node_ids[1:] if cluster.processes[name].poll() is not None]
+        for name in away:
+            cluster.start_node(name)
+        for name in away:  # No node is ready before a majority is there.
+            cluster.wait_ready(name)
         wait_until(lambda: cluster.node_ids == cluster.alive(), "all members to be known", cluster.logs)
         for name in cluster.node_ids:
             wait_until(lambda name=name: cluster.is_synced(name), f"{name} to be synced", cluster.logs)

@@ -26,6 +26,7 @@ from crdt_service.membership.ownership import Group, Ownership
 from crdt_service.replication import commits
 from crdt_service.replication.commits import CommitLog
 from crdt_service.replication.handoff import Handoff
+from crdt_service.store import batch
 from crdt_service.store.batch import Batch
 from crdt_service.store.tombstones import Tombstones
 from crdt_service.wire.message import Concern, RepairRequest
@@ -165,7 +166,7 @@ def a_quorum_of_one():
 
 @contextlib.contextmanager
 def a_repetition_counts_again():
-    with mock.patch.object(Batch, "_find_applied", lambda *_: None):
+    with mock.patch.object(batch, "find_applied", lambda *_: None):
         yield Options()
 
 

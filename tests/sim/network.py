@@ -13,9 +13,11 @@ from crdt_service.wire.message import (
     PROTOCOL,
     FailureReply,
     Placed,
+    PulseReply,
+    PulseRequest,
     PushRequest,
+    decode_received,
     decode_reply,
-    decode_request,
     encode_message,
 )
 
@@ -91,6 +93,15 @@ class Link:
         self._out = _Pipe(network, source.name, target.name, self._arrive)
         self._back = _Pipe(network, target.name, source.name, self._return)
 
+    @property
+    def is_silent(self):
+        """As Channel has it."""
+        return self._channel.is_silent
+
+    async def wait_turned(self):
+        """As Channel does."""
+        await self._channel.wait_turned()
+
     async def request(self, build):
         """As the Channel protocol says."""
         if not self.source.is_alive:
@@ -122,7 +133,11 @@ class Link:
         self._channel.end()
 
     def _arrive(self, frame):
-        request = decode_request(frame)
+        request = decode_received(frame)
+        if isinstance(request, PulseRequest):
+            if self.target.is_alive:
+                self._back.send(encode_message(PulseReply(request.id, 0, [])))
+            return
         inner = request.message if isinstance(request, Placed) else request
         self._network.trace("arrive", self.source.name, self.node_id, type(inner).__name__, len(frame))
         if self.target.is_alive:
@@ -147,6 +162,7 @@ class Link:
     def _return(self, frame):
         reply = decode_reply(frame)
         self._network.trace("return", self.node_id, self.source.name, type(reply).__name__, len(frame))
+        self._channel.hear()
         self._channel.receive(frame)
 
 

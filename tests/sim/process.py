@@ -280,9 +280,11 @@ class Process:
                 pass
             else:
                 backoff = BACKOFF_SECONDS_MIN
-                user = self.spawn(self._use(link))
-                await link.closed.wait()
-                user.cancel()
+                while not link.closed.is_set():
+                    user = None if link.is_silent else self.spawn(self._use(link))
+                    await link.wait_turned()
+                    if user is not None:
+                        user.cancel()
             await asyncio.sleep(backoff * self._machine.random.uniform(0.5, 1))
             backoff = min(backoff * 2, BACKOFF_SECONDS_MAX)
 

@@ -128,8 +128,8 @@ class Client:
         except OutcomeUnknownError:
             write.outcome = Outcome.UNKNOWN
         except ServiceError as error:
-            is_applied = error.code == "concern_not_met"
-            write.outcome, write.code = Outcome.UNKNOWN if is_applied else Outcome.REFUSED, error.code
+            may_be_applied = error.code in {"concern_not_met", "outcome_unknown"}
+            write.outcome, write.code = Outcome.UNKNOWN if may_be_applied else Outcome.REFUSED, error.code
         except OSError:
             write.outcome = Outcome.REFUSED
         else:

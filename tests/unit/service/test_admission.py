@@ -98,12 +98,12 @@ def test_small_differences_between_quick_nodes_change_nothing():
 
 def test_an_answer_is_late_by_what_the_node_took_before():
     proximity = Proximity("")
-    assert LATE_SECONDS_MAX == proximity.late_after("a")
+    assert LATE_SECONDS_MAX == proximity.late_after("read", "a")
     for _ in range(100):
         proximity.observe("read", "a", 0.0001, 0)
         proximity.observe("read", "b", 0.1, 0)
-    assert LATE_SECONDS_MIN == proximity.late_after("a")
-    assert 0.1 <= proximity.late_after("b") < 0.11
+    assert LATE_SECONDS_MIN == proximity.late_after("read", "a")
+    assert 0.1 <= proximity.late_after("read", "b") < 0.11
 
 
 def answering(result, after=None):

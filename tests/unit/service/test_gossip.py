@@ -9,16 +9,20 @@ import pytest
 from crdt_service.kernel.error import MalformedError, OutcomeUnknownError, ServiceError
 from crdt_service.loops.gossip import FOLLOW_SECONDS, Follower, Gossip
 from crdt_service.membership.swim import Swim
-from crdt_service.wire.message import Gossip as News
 from crdt_service.wire.message import (
+    PROTOCOL,
     IndirectPingRequest,
     MemberUpdate,
     PingRequest,
+    PlacementReply,
+    PlacementRequest,
+    PlacementWord,
     TableRequest,
     decode_reply,
     decode_request,
     encode_message,
 )
+from crdt_service.wire.message import Gossip as News
 from tests.sim.loop import VirtualLoop
 from tests.sim.membership import update_of
 
@@ -29,8 +33,10 @@ ALL_ALIVE = dict.fromkeys(NAMES, "alive")
 class Link:
     """A channel that carries bytes to another gossip's `answer`, while `is_cut` is false."""
 
+    protocol = PROTOCOL
+
     def __init__(self, sender, node_id, nodes):
-        self.node_id = node_id
+        self.node_id = self.replica = node_id
         self.is_cut = False
         self._sender = sender
         self._nodes = nodes
@@ -41,6 +47,8 @@ class Link:
             await asyncio.sleep(10)
             raise OutcomeUnknownError(self.node_id)
         request = decode_request(encode_message(build(1)))
+        if isinstance(request, PlacementRequest):
+            return PlacementReply(request.id, PlacementWord(0))
         return decode_reply(encode_message(await self._nodes[self.node_id].answer(self._sender, request)))
 
 

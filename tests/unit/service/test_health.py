@@ -23,6 +23,8 @@ WELL = NodeFacts(
     surplus_slots=0,
     members=["alive", "alive", "alive", "left"],
     needed=3,
+    is_placed=True,
+    placement="placement 2: 3 of 3 nodes own all slots",
 )
 WORKS = PluginView("shapes", "active", False, [], "")
 CONNECTED = BackendFacts(["idle", "busy", "idle"], needed=3, query_seconds=0.01, failed=1, queries=100)
@@ -35,9 +37,18 @@ def failed(checks):
 def test_a_node_that_is_well():
     status, checks = judge_node(WELL)
     assert ("healthy", []) == (status, failed(checks))
-    assert ["serving", "disk_writable", "disk_space", "log_size", "sync_time", "synced", "handed_over", "members"] == [
-        check.name for check in checks
-    ]
+    assert [
+        "serving",
+        "disk_writable",
+        "disk_space",
+        "log_size",
+        "sync_time",
+        "synced",
+        "placement",
+        "volume",
+        "handed_over",
+        "members",
+    ] == [check.name for check in checks]
 
 
 @pytest.mark.parametrize("phase", ["recovering", "stopping"])
@@ -54,6 +65,7 @@ def test_a_node_that_serves_nothing_is_unhealthy(phase):
         ({"log_bytes": 129 * MIB}, "log_size"),
         ({"append_seconds": 1.2}, "sync_time"),
         ({"is_synced": False}, "synced"),
+        ({"is_placed": False}, "placement"),
         ({"surplus_slots": 1}, "handed_over"),
         ({"members": ["alive", "alive", "dead"], "needed": 2}, "members"),
         ({"members": ["alive", "suspect"], "needed": 1}, "members"),
@@ -63,6 +75,18 @@ def test_a_node_that_serves_nothing_is_unhealthy(phase):
 def test_a_node_that_serves_though_something_is_amiss_is_degraded(change, check):
     status, checks = judge_node(replace(WELL, **change))
     assert ("degraded", [check]) == (status, failed(checks))
+
+
+def test_a_volume_that_is_not_what_it_was_is_told_until_the_node_has_a_new_seat():
+    fenced = replace(WELL, fenced="some commits are gone")
+    assert ("degraded", ["placement", "volume"]) == (
+        judge_node(replace(fenced, is_placed=False))[0],
+        failed(judge_node(replace(fenced, is_placed=False))[1]),
+    )
+    assert ("healthy", "it got a new seat: some commits are gone") == (
+        judge_node(fenced)[0],
+        next(check.message for check in judge_node(fenced)[1] if check.name == "volume"),
+    )
 
 
 def test_a_backend_that_is_well():

@@ -371,3 +371,17 @@ SEEING = {
 def test_which_operations_are_blind(datatype):
     assert (datatype.name in BLIND) == datatype.is_blind(BLIND.get(datatype.name, "{}").encode())
     assert not any(datatype.is_blind(op.encode()) for op in SEEING.get(datatype.name, []))
+
+
+@pytest.mark.parametrize("datatype", [each for each in DATATYPES if each.is_repeatable], ids=lambda each: each.name)
+@given(data=st.data())
+def test_what_may_be_repeated_has_one_effect_wherever_and_whenever_it_is_applied(datatype, data):
+    """Somebody may write between the two effects, and see only one of them."""
+    (x, y, z), _ = data.draw(histories(datatype))
+    op = msgspec.json.encode(data.draw(OPERATIONS[datatype.name]))
+    effects = [
+        datatype.encode(datatype.apply(datatype.decode(state), datatype.empty(), op, Origin(replica, lambda at=at: at)))
+        for at, (state, replica) in enumerate(zip((x, y), REPLICAS[:2], strict=True), 20)
+    ]
+    once = joined(datatype, x, y, z, effects[0])
+    assert once == joined(datatype, x, y, z, effects[1]) == joined(datatype, once, effects[1])

@@ -52,6 +52,7 @@ async def held(tmp_path):
         advertise="",
         credentials=None,
         plugins=PluginsConfig("", []),
+        node_count=lambda: 1,
     )
     port, stopping = free_port(), asyncio.Event()
     running = asyncio.create_task(node.run(("127.0.0.1", free_port()), ("127.0.0.1", port), stopping))

@@ -6,13 +6,23 @@ from types import SimpleNamespace
 
 import pytest
 
+from crdt_service.api import router as router_module
 from crdt_service.api.proximity import Proximity
 from crdt_service.api.router import READS_AT_ONCE_MAX, Router
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError, UnreachableError
 from crdt_service.kernel.slot import slot_of
 from crdt_service.membership.link import Links
 from crdt_service.membership.placement import Placement
-from crdt_service.wire.message import Concern, ManyReply, ReadManyRequest, ValueReply
+from crdt_service.wire.message import (
+    Concern,
+    ManyReply,
+    ReadManyRequest,
+    ReceiptRequest,
+    ValueReply,
+    WriteItem,
+    WriteManyRequest,
+    WriteRequest,
+)
 
 KEY = "k"
 MEMBERS = {f"node-{number}": "" for number in range(3)}
@@ -22,6 +32,9 @@ MISSING = ValueReply(1, "", b"")
 
 
 class FakeChannel:
+    protocol = 4
+    unreachable = frozenset()
+
     def __init__(self, node_id, outcome):
         self.node_id = node_id
         self.outcome = outcome
@@ -31,6 +44,8 @@ class FakeChannel:
         self.requests.append(build(1))
         if isinstance(self.outcome, Exception):
             raise self.outcome
+        if isinstance(self.requests[-1], WriteManyRequest):
+            return ManyReply(1, [ValueReply(0, "g_set", b"")])
         return self.outcome or ValueReply(1, "pn_counter", b"1")
 
 
@@ -214,3 +229,135 @@ async def test_large_values_fill_an_answer_and_no_more(concern):
     shown = sum(isinstance(outcome, tuple) for outcome in outcomes)
     assert {"value_too_large"} == refused
     assert 4 <= shown <= 4 + READS_AT_ONCE_MAX
+
+
+ADD = ("g_set", b'{"add":"x"}')
+
+
+async def test_what_may_be_applied_twice_goes_to_the_next_if_its_answer_is_lost():
+    lost = OutcomeUnknownError(FIRST)
+    router, _ = route(lost)
+    assert SECOND == (await router.write(KEY, *ADD, None))[0]
+    assert [SECOND] == [answer[0] for answer in await router.write_many([WriteItem(KEY, *ADD)])]
+
+
+@pytest.mark.parametrize("second", [UnreachableError(SECOND), ServiceError("limit_exceeded", "", "")])
+async def test_it_stays_unknown_if_no_other_takes_it(second):
+    router, _ = route(OutcomeUnknownError(FIRST), second, **{OTHER: UnreachableError(OTHER)})
+    with pytest.raises(OutcomeUnknownError):
+        await router.write(KEY, *ADD, None)
+    [outcome] = await router.write_many([WriteItem(KEY, *ADD)])
+    assert "outcome_unknown" == outcome.code
+
+
+async def test_it_goes_nowhere_else_if_it_is_conditional_or_pinned():
+    router, channels = route(OutcomeUnknownError(FIRST))
+    with pytest.raises(OutcomeUnknownError):
+        await router.write(KEY, *ADD, None, if_match=b"")
+    with pytest.raises(OutcomeUnknownError):
+        await router.write(KEY, *ADD, FIRST)
+    [outcome] = await router.write_many([WriteItem(KEY, *ADD, b"")])
+    assert ("outcome_unknown", []) == (outcome.code, channels[SECOND].requests)
+
+
+class Owner(FakeChannel):
+    """Tells of a receipt, and answers the write that it is of."""
+
+    def __init__(self, node_id, has_receipt):
+        super().__init__(node_id, None)
+        self.has_receipt = has_receipt
+
+    async def request(self, build):
+        request = build(1)
+        self.requests.append(type(request))
+        if isinstance(request, ReceiptRequest):
+            return ValueReply(1, "pn_counter" if self.has_receipt else "", b"")
+        assert self.has_receipt
+        return ValueReply(1, "pn_counter", b"1", is_replay=True)
+
+
+async def write_named(router):
+    return await router.write(KEY, "pn_counter", b'{"increment":1}', None, idempotency_key="x")
+
+
+async def test_a_named_write_whose_answer_is_lost_is_answered_by_who_has_its_receipt():
+    router, channels = route(OutcomeUnknownError(FIRST))
+    channels[SECOND] = Owner(SECOND, has_receipt=True)
+    assert (SECOND, ValueReply(1, "pn_counter", b"1", is_replay=True)) == await write_named(router)
+    assert [ReceiptRequest, WriteRequest] == channels[SECOND].requests
+
+
+@pytest.mark.parametrize(("has_receipt", "protocol"), [(False, 4), (True, 3)])
+async def test_a_named_write_is_never_applied_by_another_that_may_lack_it(monkeypatch, has_receipt, protocol):
+    monkeypatch.setattr(router_module, "TRY_SECONDS_MAX", 0.3)
+    router, channels = route(OutcomeUnknownError(FIRST))
+    channels[SECOND] = Owner(SECOND, has_receipt=has_receipt)
+    channels[SECOND].protocol = protocol
+
+    async def fail_and_be_gone(build):
+        del channels[FIRST]
+        raise OutcomeUnknownError(FIRST)
+
+    channels[FIRST].request = fail_and_be_gone
+    with pytest.raises(OutcomeUnknownError):
+        await write_named(router)
+    assert set(channels[SECOND].requests) <= {ReceiptRequest}
+    assert bool(channels[SECOND].requests) == (protocol == 4)
+
+
+async def test_a_named_write_is_sent_to_its_node_again_over_a_channel_that_was_silent():
+    router, channels = route(None)
+    outcomes = iter([OutcomeUnknownError(FIRST), UnreachableError(FIRST), ValueReply(1, "pn_counter", b"1")])
+
+    async def answer(build):
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    channels[FIRST].request = answer
+    del channels[SECOND]
+    assert FIRST == (await write_named(router))[0]
+
+
+async def test_a_read_of_a_quorum_is_asked_of_another_owner_if_the_first_is_late():
+    proximity = Proximity("")
+    for _ in range(100):
+        proximity.observe("quorum", FIRST, 0.001, time.monotonic())
+    router, channels = route(None, proximity=proximity)
+
+    async def hang(build):
+        await asyncio.Event().wait()
+
+    channels[FIRST].request = hang
+    assert SECOND == (await router.read(KEY, None, Concern.MAJORITY))[0]
+
+
+async def test_no_further_node_is_tried_after_some_time(monkeypatch):
+    monkeypatch.setattr(router_module, "TRY_SECONDS_MAX", 0.0)
+    router, channels = route(UnreachableError(FIRST))
+    for call in (write(router), router.read(KEY, None), router.explain(KEY, None)):
+        with pytest.raises(UnreachableError):
+            await call
+    [outcome] = await router.write_many([WriteItem(KEY, *ADD)])
+    assert ("node_unreachable", []) == (outcome.code, channels[SECOND].requests)
+
+
+async def test_an_owner_that_others_cannot_reach_is_asked_last():
+    members = {f"node-{number}": "" for number in range(3)}
+    first, *others = Placement(members, 3).owners(slot_of(KEY))
+    channels = {name: FakeChannel(name, None) for name in members}
+    cluster = SimpleNamespace(placement=Placement(members, 3), members=list)
+    assert first == await write(Router(SimpleNamespace(channels=channels, peers=list), cluster))
+    channels[first].unreachable = frozenset(others[:1])  # It has a majority with the other one.
+    assert first == await write(Router(SimpleNamespace(channels=channels, peers=list), cluster))
+    channels[first].unreachable = frozenset(others)
+    assert others[0] == await write(Router(SimpleNamespace(channels=channels, peers=list), cluster))
+
+
+async def test_what_the_release_before_calls_a_read_without_a_quorum_is_called_as_now():
+    failure = ServiceError("concern_not_met", "", "")
+    router, _ = route(failure, failure, **{OTHER: failure})
+    with pytest.raises(ServiceError) as refused:
+        await router.read(KEY, None, Concern.ALL)
+    assert "too_few_owners" == refused.value.code

@@ -21,8 +21,8 @@ from crdt_service.wire.message import (
     TracedRequest,
     ValueReply,
     WriteRequest,
+    decode_received,
     decode_request,
-    decode_traceable_request,
     encode_message,
 )
 from tests.unit.service.test_channel import FakeWire, run
@@ -97,7 +97,7 @@ def test_a_traced_request_carries_its_span_and_ends_with_the_reply(recorder):
         with within(root):
             asking = asyncio.create_task(channel.request(READ))
         await asyncio.sleep(0)
-        traced = decode_traceable_request(wire.sent[0])
+        traced = decode_received(wire.sent[0])
         [_, span] = recorder.spans
         assert ("read", Kind.CLIENT, root.context, "node-0") == (
             span.name,
@@ -138,7 +138,7 @@ def test_what_hears_of_requests_gets_their_name_time_and_error():
         wire, heard = FakeWire(), []
         channel = Channel("node-0", wire, lambda *what: heard.append(what))
         asking = asyncio.create_task(channel.request(READ))
-        await asyncio.sleep(2)
+        await asyncio.sleep(0.5)
         assert "busy" == channel.state
         channel.receive(encode_message(ValueReply(1, "t", b"v")))
         await asking
@@ -147,7 +147,7 @@ def test_what_hears_of_requests_gets_their_name_time_and_error():
         assert "full" == channel.state
         return heard
 
-    assert [("read", 2.0, "")] == run(act())
+    assert [("read", 0.5, "")] == run(act())
 
 
 def test_a_session_records_what_belongs_to_a_trace_and_its_work_knows(recorder):
