@@ -1,7 +1,7 @@
 """Majority writes outlive a zone, a cold start, resizes, and the upgrade from before there were placements.
 
-Each release is of these tests alone. What is counted is `concern=majority`: no acknowledged write may be lost, and every
-majority read sees all of them.
+Each release is of these tests alone. What is counted is `concern=majority`: no acknowledged write may be lost, and
+every majority read sees all of them.
 """
 
 import itertools
