@@ -13,7 +13,7 @@ from crdt_service.disk import journal
 from crdt_service.disk.journal import Journal
 from crdt_service.kernel.error import ServiceError
 from crdt_service.kernel.slot import SLOTS, slot_of
-from crdt_service.loops import answer, commit, deciding, exchange, garbage, placing, transfer
+from crdt_service.loops import commit, deciding, garbage, placing
 from crdt_service.loops.commit import Committer
 from crdt_service.loops.deciding import Decider
 from crdt_service.loops.exchange import Exchange, send_states
@@ -228,31 +228,6 @@ def owners_follow_live_members():
 
 
 @contextlib.contextmanager
-def no_fence():
-    """Owners answer under whatever placement they are asked."""
-
-    with (
-        mock.patch.object(Placer, "check_epoch", _never),
-        mock.patch.object(exchange, "under", _Unchecked),
-        mock.patch.object(answer, "under", _Unchecked),
-        mock.patch.object(transfer, "under", _Unchecked),
-    ):
-        yield _SINGLE
-
-
-class _Unchecked:
-    """A channel that takes replies of any placement."""
-
-    def __init__(self, channel, epoch):
-        self.node_id = channel.node_id
-        self._channel = channel
-        self._epoch = epoch
-
-    async def request(self, build):
-        return (await self._channel.request_placed(self._epoch, build)).message
-
-
-@contextlib.contextmanager
 def no_joint():
     """Only a majority of the next owners is counted while owners change."""
     groups = Ownership.groups
@@ -369,7 +344,6 @@ BUGS = {
     what_was_purged_is_not_remembered: {"resurrection"},
     never_purged: {"garbage"},
     owners_follow_live_members: {"stale_read", "lost_write"},
-    no_fence: {"stale_read", "lost_write", "two_majorities"},
     no_joint: {"stale_read", "lost_write", "two_majorities"},
     end_without_sync: {"stale_read", "lost_write", "two_majorities"},
     two_documents: {"two_majorities"},
