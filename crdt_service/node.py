@@ -397,7 +397,7 @@ class Node:
 
     async def _rename(self) -> None:
         name = new_replica(self._node_id, random.SystemRandom())
-        while not await self._try_rename(name):
+        while not await self._try_rename(name):  # noqa: ASYNC110 - a full disk does not tell of room.
             await asyncio.sleep(RENAME_SECONDS)
         self._again.set()
 
