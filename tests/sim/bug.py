@@ -53,8 +53,9 @@ class _EagerCommitter(Committer):
 
     async def _append(self, step):
         if step.own:
-            for peer in self._publish.__self__._peers.values():
-                asyncio.create_task(_push(peer.channel, step.own, self._replica))  # noqa: RUF006
+            for peer in self._publish.__self__.peers.values():
+                channel = exchange.under(peer.channel, self._replica.epoch)
+                asyncio.create_task(_push(channel, step.own, self._replica))  # noqa: RUF006
         await super()._append(step)
 
 
