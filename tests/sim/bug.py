@@ -16,7 +16,7 @@ from crdt_service.kernel.slot import SLOTS, slot_of
 from crdt_service.loops import commit, deciding, garbage, placing
 from crdt_service.loops.commit import Committer
 from crdt_service.loops.deciding import Decider
-from crdt_service.loops.exchange import Exchange, send_states
+from crdt_service.loops.exchange import Exchange, send_states, under
 from crdt_service.loops.placing import Placer
 from crdt_service.loops.transfer import Transfer
 from crdt_service.loops.vouching import Voucher
@@ -54,7 +54,7 @@ class _EagerCommitter(Committer):
     async def _append(self, step):
         if step.own:
             for peer in self._publish.__self__.peers.values():
-                channel = exchange.under(peer.channel, self._replica.epoch)
+                channel = under(peer.channel, self._replica.epoch)
                 asyncio.create_task(_push(channel, step.own, self._replica))  # noqa: RUF006
         await super()._append(step)
 
