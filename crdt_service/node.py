@@ -74,6 +74,8 @@ from crdt_service.wire.seal import Key
 LOG_BYTES_MAX = 64 << 20
 # Raising it waits longer for slow peers before the process ends.
 DRAIN_SECONDS_MAX = 5.0
+# How often a disk that is full or has too much to do is asked again.
+RENAME_SECONDS = 1.0
 # How often it is looked how many nodes there are to be. Raising it tells later of a change.
 COUNT_SECONDS = 5.0
 _BACKEND_REQUESTS = ClientRequest | PlacementRequest
@@ -395,9 +397,16 @@ class Node:
 
     async def _rename(self) -> None:
         name = new_replica(self._node_id, random.SystemRandom())
-        while not await self._committer.rename(name):  # noqa: ASYNC110 - the disk is full, and does not tell of room.
-            await asyncio.sleep(1.0)
+        while not await self._try_rename(name):  # noqa: ASYNC110 - a full disk does not tell of room.
+            await asyncio.sleep(RENAME_SECONDS)
         self._again.set()
+
+    async def _try_rename(self, name: str) -> bool:
+        try:
+            return await self._committer.rename(name)
+        except ServiceError as error:  # Too much waits for the disk.
+            _log.warning("this volume cannot be renamed yet: %s", error)
+            return False
 
     def _follow_rebuilt(self) -> None:
         """Fetch everything again; under a placement as another directory."""

@@ -33,7 +33,8 @@ class KeysView(msgspec.Struct):
     Attributes:
         keys: In the order of code points; may be fewer than asked for, even none, before the end.
         cursor: What the next page is asked for with, null at the end.
-        unanswered: Nodes that did not answer, whose keys may be missing.
+        unanswered: Nodes that did not answer, or whose word of a key could not be joined with the others': what they
+            hold may be missing.
     """
 
     keys: list[ListedView]

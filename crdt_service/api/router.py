@@ -10,6 +10,7 @@ from crdt_service.api.hedge import HedgeBudget, hedge
 from crdt_service.api.many import Answer, Outcome, Send, name_items, spread
 from crdt_service.api.proximity import Kind, Proximity
 from crdt_service.api.recall import find_out, recalling
+from crdt_service.api.settling import settle
 from crdt_service.datatypes.registry import is_repeatable
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError, UnreachableError
 from crdt_service.kernel.slot import slot_of
@@ -74,7 +75,8 @@ class KeyPage(NamedTuple):
     Attributes:
         keys: In the order of code points.
         after: What the next page is asked for with; None at the end.
-        unanswered: Nodes that did not answer, whose keys may be missing.
+        unanswered: Nodes that did not answer, or whose word of a key could not be joined with the others': what they
+            hold may be missing.
     """
 
     keys: list[ListedKey]
@@ -294,15 +296,21 @@ class Router:
     async def list_keys(self, prefix: str, after: str, limit: int) -> KeyPage:
         """Return keys that begin with `prefix`, beyond `after`, empty to begin; at most `limit`, 1 to 1000.
 
-        A key is there if any node that answers has it. A page may hold fewer than `limit`, even none, and not be last.
+        A key is there if any node that answers has it, unless its owners know that it was emptied. Without
+        `unanswered`, no key is older than what any of its owners held when this began. A page may hold fewer than
+        `limit`, even none, and not be last.
 
         Raises:
             ServiceError: No node answers.
         """
         answers, unanswered = await self.ask_all(partial(ListRequest, prefix=prefix, after=after, limit=limit))
         replies = {node_id: cast(ListReply, reply) for node_id, reply in answers.items()}
-        keys, following = merge_keys(replies, limit, self._owners)
-        return KeyPage(keys, following, unanswered)
+        merged, following = merge_keys(replies, limit, self._owners)
+        settled, unjoined = await settle(
+            self._directory.channels, [each for each in merged if each.others], TRY_SECONDS_MAX
+        )
+        keys = [settled.get(each.listed.key, each.listed) for each in merged]
+        return KeyPage([key for key in keys if key.type_name], following, sorted({*unanswered, *unjoined}))
 
     async def explain(self, key: str, node_id: str | None) -> Answer:
         """Return the same as `read`, with the resolution of the key's conflicts.

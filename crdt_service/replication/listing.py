@@ -41,6 +41,20 @@ class Page(NamedTuple, Generic[P, T]):
     upto: P | None
 
 
+class Merged(NamedTuple):
+    """A key of a listing made of several nodes' answers.
+
+    Attributes:
+        listed: As `node_id` lists it.
+        node_id: The node that answers for it.
+        others: Owners of it that answered, too, and hold something else or nothing of it.
+    """
+
+    listed: ListedKey
+    node_id: str
+    others: list[str]
+
+
 def answer_conflicts(store: Store, request: ConflictsRequest) -> ConflictsReply:
     """Return the conflicts beyond the cursor: as many as asked for, fewer if they pass about 1 MiB, at least one."""
     after = None if request.after is None else Place(*request.after)
@@ -92,10 +106,11 @@ def merge_conflicts(
 
 def merge_keys(
     replies: Mapping[str, ListReply], limit: int, owners: Callable[[str], Sequence[str]]
-) -> tuple[list[ListedKey], str | None]:
+) -> tuple[list[Merged], str | None]:
     """Return (keys that any node holds, in order, at most `limit`; the key to go on after, None at the end).
 
-    Where nodes hold something else of one key, its first owner answers.
+    Of each key its first owner that holds it answers, without one the first other node by name. An owner that answered
+    and does not list a key says that it is missing.
     """
 
     def choose(key: str, held: Mapping[str, ListedKey]) -> str:
@@ -105,7 +120,16 @@ def merge_keys(
         node_id: Page([(listed.key, listed) for listed in reply.keys], reply.upto) for node_id, reply in replies.items()
     }
     chosen, following = merge_pages(pages, limit, choose)
-    return [listed for _, listed in chosen], following
+    digests = {node_id: {listed.key: listed.digest for listed in reply.keys} for node_id, reply in replies.items()}
+
+    def contradict(listed: ListedKey) -> list[str]:
+        return [
+            owner
+            for owner in owners(listed.key)
+            if owner in digests and digests[owner].get(listed.key) != listed.digest
+        ]
+
+    return [Merged(listed, node_id, contradict(listed)) for node_id, listed in chosen], following
 
 
 def merge_pages(

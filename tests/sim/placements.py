@@ -1,4 +1,4 @@
-"""What nodes durably know of placements, as the judges see it: which documents were taken up, and who could acknowledge.
+"""What nodes durably know of placements, as the judges see it: which were taken up, and who could acknowledge.
 
 A set of owners would acknowledge a majority write of a slot if enough of them have taken up one and the same document.
 Two such sets under two documents are disjoint, since a directory has taken up one at a time: then neither a majority

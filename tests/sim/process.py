@@ -244,7 +244,7 @@ class Process:
 
     async def _rename(self):
         name = new_replica(self.name, self._machine.draw())
-        while not await self._try_rename(name):
+        while not await self._try_rename(name):  # noqa: ASYNC110 - the disk is full, and does not tell of room.
             await asyncio.sleep(1.0)
         self._is_renamed = True
         self._machine.start_again()

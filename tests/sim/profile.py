@@ -59,6 +59,7 @@ class Profile:
     is_sealed: bool = False
     horizon_seconds: float = HORIZON_SECONDS
     deletion_share: float = 0.0
+    read_share: float = 0.15
 
     @property
     def clock_error_seconds(self):

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from crdt_service.disk.journal import Journal
 from crdt_service.loops.commit import Committer
@@ -37,14 +37,17 @@ PROBE_TRIES = 10
 class Options:
     """What to run; 0 nodes draws 3 to 7 from the seed.
 
-    In a share of the worlds deleted keys are purged, and in a share of those that is remembered to the end. The classes
-    are arguments so that a test can plant bugs.
+    In a share of the worlds deleted keys are purged, and in a share of those that is remembered to the end. In a share
+    faults begin only once there is a placement. The classes are arguments so that a test can plant bugs, and `profile`
+    is what it does not draw, so that it meets them soon.
     """
 
     nodes: int = 0
     steps: int = 300
     purging_share: float = 0.4
     remembering_share: float = 0.6
+    placed_share: float = 0.8
+    profile: dict = field(default_factory=dict)
     journal: type = Journal
     committer: type = Committer
 
@@ -104,6 +107,7 @@ class World:
         purging = self._randomness("purging")
         if purging.random() < options.purging_share:
             self.profile = hasten(self.profile, purging, options.remembering_share)
+        self.profile = replace(self.profile, **options.profile)
         self.away = None
         self.history.clock_error_seconds = self.profile.clock_error_seconds
         self.history.is_purging = self.profile.is_purging
@@ -143,7 +147,7 @@ class World:
         randomness = self._randomness("life")
         for machine in self.machines.values():
             machine.start_later(randomness.choice((0.0, 0.1, 2.0)))
-        if randomness.random() < 0.8:  # Else faults come before there is a placement, too.
+        if randomness.random() < self.options.placed_share:  # Else faults come before there is a placement, too.
             await self._wait_for(lambda: self.history.placements.newest is not None, FIRST_SECONDS_MAX)
         await self._sabotage()
         self.is_calm = True
@@ -165,7 +169,7 @@ class World:
     async def _wait_for(self, is_so, seconds):
         """Tell whether it is so after some seconds at most."""
         deadline = self.loop.time() + seconds
-        while not is_so() and self.loop.time() < deadline:
+        while not is_so() and self.loop.time() < deadline:  # noqa: ASYNC110 - the nodes do not tell.
             await asyncio.sleep(0.5)
         return is_so()
 

@@ -34,7 +34,7 @@ class Client:
         key = self._draw_key()
         if self._random.random() < self._world.profile.burst_share:
             self._burst(key)
-        elif self._random.random() < 0.15:
+        elif self._random.random() < self._world.profile.read_share:
             self._spawn(self._read(node, self._random.choice((f"count-{key}", f"register-{key}", f"set-{key}"))))
         else:
             self._spawn(self._write(self._draw(node, key)))

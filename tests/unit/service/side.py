@@ -66,6 +66,7 @@ class Side:
         for delta in deltas:
             batch.join(delta)
         batch.install()
+        return 0
 
     async def request(self, build):
         """As the Channel protocol says, with the real answers in real bytes."""

@@ -9,7 +9,7 @@ from crdt_service.api.router import Router
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError, UnreachableError
 from crdt_service.kernel.slot import slot_of
 from crdt_service.loops import commit, writing
-from crdt_service.membership.placement import Placement
+from crdt_service.membership.ownership import follow_members
 from crdt_service.wire.message import (
     Concern,
     DeleteRequest,
@@ -24,9 +24,8 @@ from crdt_service.wire.message import (
     WriteRequest,
 )
 from tests.unit.service.test_commit import running as committing
-from tests.unit.service.test_handoff import Node
+from tests.unit.service.test_handoff import ChannelTo, Node
 
-BOTH = Placement({"a": "", "b": ""}, 2)
 NAMES = ("a", "b", "c")
 TOKEN = Token(bytes(16), bytes(8))
 
@@ -40,11 +39,12 @@ async def running(*nodes):
     """Nodes that own every key, connected to each other."""
     tasks = [asyncio.create_task(node.committer.run()) for node in nodes]
     for node in nodes:
-        node.exchange.place(BOTH)
-        node.exchange.refill()
-        tasks += [asyncio.create_task(node.exchange.run(other)) for other in nodes if other is not node]
+        await node.seat("ab", 2)
+        tasks += [
+            asyncio.create_task(node.exchange.run(ChannelTo(other, node))) for other in nodes if other is not node
+        ]
     others = len(nodes) - 1
-    while not all(len(node.exchange.channels) == others and node.exchange.is_synced for node in nodes):  # noqa: ASYNC110
+    while not all(len(node.exchange.channels) == others for node in nodes):  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     try:
         yield
@@ -217,7 +217,7 @@ def route(**outcomes):
     channels = {name: FakeChannel(name, outcomes.get(name, {})) for name in NAMES if outcomes.get(name) != "cut"}
 
     class Cluster:
-        placement = Placement(dict.fromkeys(NAMES, ""), 2)
+        placement = follow_members(dict.fromkeys(NAMES, ""), 2)
 
         def members(self):
             return []
@@ -234,7 +234,7 @@ def route(**outcomes):
 
 def first_owners(count_each=2):
     """Return keys by first owner."""
-    placement = Placement(dict.fromkeys(NAMES, ""), 2)
+    placement = follow_members(dict.fromkeys(NAMES, ""), 2)
     keys = {name: [] for name in NAMES}
     for number in range(100):
         keys[placement.owners(slot_of(f"k{number}"))[0]].append(f"k{number}")

@@ -6,7 +6,6 @@ import pytest
 
 from crdt_service.kernel.error import ServiceError
 from crdt_service.loops import answer, exchange
-from crdt_service.membership.placement import Placement
 from crdt_service.wire.message import (
     Concern,
     PushRequest,
@@ -19,9 +18,8 @@ from crdt_service.wire.message import (
     decode_request,
     encode_message,
 )
-from tests.unit.service.test_handoff import Node, until
+from tests.unit.service.test_handoff import ChannelTo, Node, until
 
-ALL = Placement(dict.fromkeys("abc", ""), 3)
 TOKEN = Token(bytes(16), bytes(8))
 INCREMENT = {"key": "k", "type_name": "pn_counter", "op": b'{"increment": 1}'}
 
@@ -33,9 +31,9 @@ class Owner(Node):
         super().__init__(node_id)
         self.held = {}
 
-    async def request(self, build):
+    async def request_placed(self, epoch, build):
         await asyncio.sleep(self.held.get(type(decode_request(encode_message(build(1)))), 0))
-        return await super().request(build)
+        return await super().request_placed(epoch, build)
 
 
 @pytest.fixture
@@ -43,12 +41,11 @@ async def owners():
     nodes = [Owner(name) for name in "abc"]
     tasks = [asyncio.create_task(node.committer.run()) for node in nodes]
     for node in nodes:
-        node.exchange.place(ALL)
-        tasks += [asyncio.create_task(node.exchange.run(other)) for other in nodes if other is not node]
+        await node.seat("abc", 3)
+        tasks += [
+            asyncio.create_task(node.exchange.run(ChannelTo(other, node))) for other in nodes if other is not node
+        ]
     await until(lambda: all(len(node.exchange.channels) == 2 for node in nodes))
-    for node in nodes:
-        node.exchange.refill()
-    await until(lambda: all(node.exchange.is_synced for node in nodes))
     for node in nodes:
         node.held[RootRequest] = 3600  # Nothing is repaired any more.
     yield nodes

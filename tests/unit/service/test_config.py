@@ -42,6 +42,7 @@ def run(directory, capsys, content=None, *, secret="s" * 32, **flags):
         "--data-dir": directory / "data",
         "--listen": "127.0.0.1:0",
         "--metrics-listen": "127.0.0.1:0",
+        "--node-count": 1,
         **{f"--{name.replace('_', '-')}": value for name, value in flags.items()},
     }
     code = main(["node", *(str(part) for pair in options.items() for part in pair)])

@@ -29,9 +29,11 @@ class StoreChannel:
         self._answerer = Answerer(
             node_id,
             store,
-            None,
-            Replica(f"{node_id}~1"),
-            SimpleNamespace(check_synced=lambda key: None),
+            committer=None,
+            replica=Replica(f"{node_id}~1"),
+            exchange=SimpleNamespace(),
+            transfer=SimpleNamespace(check_synced=lambda key: None, kept=None),
+            placer=SimpleNamespace(check_serving=lambda **_: None),
             collector=SimpleNamespace(vote=None, show_tombstones=None, purge=None),
             epoch=1,
         )

@@ -1,18 +1,24 @@
 """Keys in order: of one node from its index, of several as one listing."""
 
+import asyncio
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crdt_service.api import router as router_module
 from crdt_service.api.router import Router
+from crdt_service.api.settling import AT_ONCE_MAX, settle
+from crdt_service.kernel.error import ServiceError
 from crdt_service.kernel.slot import SLOTS, slot_of
 from crdt_service.replication import listing
-from crdt_service.replication.listing import answer_list, merge_keys
+from crdt_service.replication.listing import Merged, answer_list, merge_keys
 from crdt_service.store.index import KeyIndex
 from crdt_service.store.store import Address
-from crdt_service.wire.message import ListedKey, ListReply, ListRequest, Tombstone
+from crdt_service.wire.message import Concern, ListedKey, ListReply, ListRequest, Tombstone, ValueReply
 from tests.unit.service.side import Side
-from tests.unit.service.test_batch import Node, ask, running
+from tests.unit.service.test_batch import ChannelTo, Node, ask, running
 
 KEYS = st.text("ab\0ü𝄞", min_size=1, max_size=4)
 
@@ -97,7 +103,7 @@ def reply(keys, upto=None, digest=b"1"):
 
 def merged(replies, limit=10):
     keys, after = merge_keys(replies, limit, lambda key: ("b", "a"))
-    return "".join(listed.key for listed in keys), after
+    return "".join(merged.listed.key for merged in keys), after
 
 
 def test_nodes_make_one_listing_as_far_as_the_shortest_answer_reaches():
@@ -108,18 +114,135 @@ def test_nodes_make_one_listing_as_far_as_the_shortest_answer_reaches():
     assert ("", None) == merged({"a": reply("")})
 
 
-def test_where_nodes_differ_the_first_owner_answers():
-    replies = {name: reply("k", digest=name.encode()) for name in "abc"}
-    assert [b"b"] == [listed.digest for listed in merge_keys(replies, 9, lambda key: ("b", "a"))[0]]
-    assert [b"a"] == [listed.digest for listed in merge_keys(replies, 9, lambda key: ("z",))[0]]
+def words(holding, owners, answering="abc"):
+    """Who answers for a key and who contradicts, given what each node holds of it."""
+    replies = {name: reply("k" if name in holding else "", digest=holding.get(name, b"")) for name in answering}
+    [merged], _ = merge_keys(replies, 9, lambda key: owners)
+    return merged.node_id, merged.listed.digest, merged.others
+
+
+def test_of_owners_that_differ_the_first_answers_and_the_others_contradict():
+    assert ("b", b"2", ["a"]) == words({"a": b"1", "b": b"2", "c": b"3"}, "ba")
+    assert ("a", b"1", ["b"]) == words({"a": b"1"}, "ba")
+    assert ("b", b"1", []) == words({"a": b"1", "b": b"1"}, "ba")
+
+
+def test_who_did_not_answer_and_who_is_no_owner_contradict_nobody():
+    assert ("b", b"1", []) == words({"b": b"1", "c": b"2"}, "ba", "bc")
+    assert ("a", b"1", []) == words({"a": b"1"}, "z")
+
+
+def test_what_only_others_hold_is_contradicted_by_owners():
+    assert ("a", b"1", ["b", "c"]) == words({"a": b"1"}, "bc")
+
+
+def test_an_owner_contradicts_nothing_beyond_what_it_listed():
+    replies = {"a": reply("k"), "b": reply("", "j")}
+    assert ([], "j") == merge_keys(replies, 9, lambda key: "ab")
+
+
+class Owner:
+    """A channel to a node that holds a key; reads join what the nodes in `reached` hold."""
+
+    def __init__(self, node_id, held, reached=(), *, is_stuck=False):
+        self.node_id = node_id
+        self.held = held
+        self.reached = (self, *reached)
+        self.is_stuck = is_stuck
+        self.reads = []
+
+    async def request(self, build):
+        request = build(1)
+        if isinstance(request, ListRequest):
+            return reply("k" if self.held else "", digest=self.held)
+        self.reads.append(request.concern)
+        if self.is_stuck:
+            await asyncio.Event().wait()
+        if len(self.reached) < {Concern.MAJORITY: 2, Concern.ALL: 3}[request.concern]:
+            raise ServiceError("too_few_owners", "", "")
+        newest = max((owner.held for owner in self.reached), key=lambda held: held.strip(b"-"))
+        is_deleted = newest.startswith(b"-")
+        return ValueReply(1, "" if is_deleted else "t", b"1", digest=b"" if is_deleted else newest)
+
+
+class Owners:
+    """Nodes of which `owning` own all keys."""
+
+    def __init__(self, *nodes, owning=("a", "b", "c")):
+        self.channels = {node.node_id: node for node in nodes}
+        self.placement = SimpleNamespace(owners=lambda slot: owning)
+
+    def members(self):
+        return []
+
+    async def list(self):
+        page = await Router(self, self).list_keys("", "", 9)
+        return [listed.digest for listed in page.keys], page.unanswered
+
+
+async def test_a_key_that_owners_hold_alike_is_not_read():
+    nodes = [Owner(name, b"1") for name in "abc"]
+    assert ([b"1"], []) == await Owners(*nodes).list()
+    assert [[], [], []] == [node.reads for node in nodes]
+
+
+async def test_what_a_single_owner_holds_is_listed_though_others_lag():
+    c, b = Owner("c", b"2"), Owner("b", b"1")
+    a = Owner("a", b"1", (b, c))
+    assert ([b"2"], []) == await Owners(a, b, c).list()
+    assert [Concern.ALL] == a.reads
+
+
+async def test_a_key_that_a_single_owner_knows_to_be_emptied_is_not_listed():
+    c, b = Owner("c", b""), Owner("b", b"1")
+    a = Owner("a", b"1", (b, Owner("c", b"-2")))
+    assert ([], []) == await Owners(a, b, c).list()
+
+
+async def test_what_a_node_kept_that_is_no_owner_is_read_there_with_the_owners():
+    a, b, c = (Owner(name, b"") for name in "abc")
+    d = Owner("d", b"1", (Owner("b", b"-2"), Owner("c", b"-2")))
+    assert ([], []) == await Owners(a, b, c, d).list()
+
+
+async def test_owners_whose_words_cannot_be_joined_are_named():
+    c, b = Owner("c", b"2"), Owner("b", b"1")
+    assert ([b"1"], ["c"]) == await Owners(Owner("a", b"1", (b,)), b, c).list()
+    assert ([b"0"], ["b", "c"]) == await Owners(Owner("a", b"0"), b, c).list()
+
+
+async def test_a_page_waits_for_the_words_of_owners_no_longer_than_for_others(monkeypatch):
+    monkeypatch.setattr(router_module, "TRY_SECONDS_MAX", 0.01)
+    c, b = Owner("c", b"2"), Owner("b", b"1")
+    assert ([b"1"], ["c"]) == await Owners(Owner("a", b"1", is_stuck=True), b, c).list()
+
+
+@pytest.mark.parametrize("doubts", [0, 3, 100])
+async def test_each_doubt_is_read_once_and_only_so_many_at_once(doubts):
+    under_way = most = reads = 0
+
+    async def request(build):
+        nonlocal under_way, most, reads
+        reads, under_way = reads + 1, under_way + 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        return ValueReply(1, "t", b"1", digest=build(1).key.encode())
+
+    merged = [Merged(ListedKey(str(number), "t", b""), "a", ["b"]) for number in range(doubts)]
+    settled, unjoined = await settle({"a": SimpleNamespace(request=request)}, merged, 30)
+    assert (doubts, min(doubts, AT_ONCE_MAX), set()) == (reads, most, unjoined)
+    assert {str(number): str(number).encode() for number in range(doubts)} == {
+        key: listed.digest for key, listed in settled.items()
+    }
 
 
 class Nodes:
     """Real nodes as a router's directory and cluster."""
 
     def __init__(self, nodes):
-        self.channels = {node.node_id: node for node in nodes}
-        self.placement = nodes[0].exchange.placement
+        self.channels = {node.node_id: ChannelTo(node, node) for node in nodes}
+        self.placement = nodes[0].exchange.ownership
 
     def peers(self):
         return []

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from crdt_service.datatypes.registry import get_type
 from crdt_service.kernel.error import MalformedError, ServiceError
-from crdt_service.membership.placement import Placement
+from crdt_service.membership.ownership import follow_members
 from crdt_service.store import tombstones
 from crdt_service.store.store import Address
 from crdt_service.store.tombstones import Tombstones, tombstone_bytes
@@ -21,7 +21,7 @@ from tests.unit.service.test_law import histories, joined
 
 SET = 3
 NUMBER = 5_000
-TOGETHER = Placement({"a": "", "b": ""}, 2)
+TOGETHER = follow_members({"a": "", "b": ""}, 2)
 
 
 def tombstone(side, key, number=NUMBER):
@@ -168,7 +168,7 @@ async def test_what_was_sent_before_a_purge_and_waits_behind_it_is_refused(tmp_p
 async def nodes():
     both = Node("a"), Node("b")
     for node in both:
-        node.exchange.place(TOGETHER)
+        node.place(TOGETHER)
         node.journal.may_drop.set()
     tasks = [asyncio.create_task(node.committer.run()) for node in both]
     yield both

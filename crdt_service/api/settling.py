@@ -1,0 +1,65 @@
+"""What owners that differ hold of the keys of a listing together."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import cast
+
+from crdt_service.kernel.error import ServiceError
+from crdt_service.replication.listing import Merged
+from crdt_service.replication.port import Channel
+from crdt_service.wire.message import Concern, ListedKey, ReadRequest, ValueReply
+
+# Raising it settles a page of many doubts sooner, and lets it take more of the nodes' time from other requests.
+AT_ONCE_MAX = 16
+
+
+async def settle(
+    channels: Mapping[str, Channel], doubts: Sequence[Merged], seconds_max: float
+) -> tuple[dict[str, ListedKey], set[str]]:
+    """Return (keys as their owners hold them together, by key; the nodes whose words could not all be taken in).
+
+    A majority is not enough where all owners answer: what a single owner holds may have been told to others. It is
+    what remains where too few owners can be reached from the node that answers for the key.
+
+    Args:
+        channels: Open channels by node id.
+        doubts: Keys of which owners contradict the node that answers for it.
+        seconds_max: For all of them together.
+
+    Returns:
+        A missing key has an empty type; one of which nothing could be read in time is left out.
+    """
+    settled: dict[str, ListedKey] = {}
+    complete: set[str] = set()
+    left = iter(doubts)
+
+    async def settle_left() -> None:
+        for doubt in left:
+            key = doubt.listed.key
+            for concern in (Concern.ALL, Concern.MAJORITY):
+                found = await _read(channels.get(doubt.node_id), key, concern)
+                if found is not None:
+                    settled[key] = found
+                    if concern is Concern.ALL:
+                        complete.add(key)
+                    break
+
+    try:
+        async with asyncio.timeout(seconds_max), asyncio.TaskGroup() as reading:
+            for _ in doubts[:AT_ONCE_MAX]:
+                reading.create_task(settle_left())
+    except TimeoutError:
+        pass  # Who is left is named.
+    return settled, {other for doubt in doubts if doubt.listed.key not in complete for other in doubt.others}
+
+
+async def _read(channel: Channel | None, key: str, concern: Concern) -> ListedKey | None:
+    """Return a key as so many owners and the node hold it; None if that cannot be known."""
+    if channel is None:
+        return None
+    try:
+        reply = cast(ValueReply, await channel.request(partial(ReadRequest, key=key, concern=concern)))
+    except ServiceError:
+        return None
+    return ListedKey(key, reply.type_name, reply.digest)
