@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from crdt_service.kernel.error import ServiceError
 from crdt_service.kernel.ident import check_key
@@ -68,6 +68,8 @@ from crdt_service.wire.message import (
 # holds them in memory for each owner asked.
 STATE_PARTS_MAX = 256
 _GATHER_AGAIN_SECONDS = 0.02
+
+T = TypeVar("T")
 
 # Requests about data between nodes: they count only under one placement.
 PlacedRequest = PushRequest | StateRequest | RepairRequest | VoteRequest | PurgeRequest
@@ -243,8 +245,9 @@ class Answerer:
         names = {name for group in exchange.groups(key) for name in group.owners}
         me = {exchange.me} & names if exchange.is_voting else set[str]()
         asking = _Asking(_digest(self._store, key), self._replica.agreed, set())
+        # In the order of asking, and so are answers that come at once: a run can be repeated.
         waiting = {
-            asyncio.create_task(_ask_states(name, under(peer.channel, self._replica.epoch), key, asking))
+            asyncio.create_task(_ask_states(name, under(peer.channel, self._replica.epoch), key, asking)): None
             for name, peer in exchange.peers.items()
             if name in names
         }
@@ -252,8 +255,8 @@ class Answerer:
         held: set[str] = set()
         try:
             while waiting and not exchange.is_quorum(key, concern, (me | answers.keys()).__contains__):
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                answers |= {answer.name: answer for task in done if (answer := task.result()) is not None}
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                answers |= {answer.name: answer for answer in _take_done(waiting) if answer is not None}
             async with contextlib.aclosing(self._spread(key, list(answers.values()), waiting)) as holders:
                 async for name in holders:
                     held.add(name)
@@ -270,7 +273,7 @@ class Answerer:
         return False
 
     async def _spread(
-        self, key: str, answers: list["_States"], later: set[asyncio.Task["_States | None"]]
+        self, key: str, answers: list["_States"], later: dict[asyncio.Task["_States | None"], None]
     ) -> AsyncGenerator[str, None]:
         """Join what owners answered, then have them join what they lack; yield the name of each that holds it all.
 
@@ -282,7 +285,7 @@ class Answerer:
         joined = _digest(self._store, key)
         groups: list[list[Delta]] = []
         giving: dict[asyncio.Task[bool], str] = {}
-        asked = set(later)
+        asked = dict(later)
         try:
             while True:
                 for answer in answers:
@@ -293,13 +296,12 @@ class Answerer:
                     giving[asyncio.create_task(_send_all(answer.channel, groups, self._replica))] = answer.name
                 if not (giving or asked):
                     return
-                done, _ = await asyncio.wait({*giving, *asked}, return_when=asyncio.FIRST_COMPLETED)
-                for task in giving.keys() & done:
+                await asyncio.wait([*giving, *asked], return_when=asyncio.FIRST_COMPLETED)
+                for task in [task for task in giving if task.done()]:
+                    name = giving.pop(task)
                     if task.result():
-                        yield giving[task]
-                    del giving[task]
-                answers = [states for task in asked & done if (states := task.result()) is not None]
-                asked -= done
+                        yield name
+                answers = [states for states in _take_done(asked) if states is not None]
         finally:
             for task in giving:
                 task.cancel()
@@ -313,6 +315,14 @@ class _States:
     channel: Requester
     digest: bytes
     deltas: list[Delta]
+
+
+def _take_done(waiting: dict[asyncio.Task[T], None]) -> list[T]:
+    """Take out the tasks that are done; return their results in the order in which they were started."""
+    done = [task for task in waiting if task.done()]
+    for task in done:
+        del waiting[task]
+    return [task.result() for task in done]
 
 
 @dataclass(frozen=True, slots=True)

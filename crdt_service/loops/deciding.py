@@ -163,10 +163,15 @@ class Decider:
         }
         if self._decides():
             waiting[asyncio.create_task(_answer_or_none(answer(build(0))))] = self._replica.id
-        done, late = await asyncio.wait(waiting, timeout=ANSWER_SECONDS_MAX) if waiting else (set(), set())
-        for task in late:
-            task.cancel()
-        return {waiting[task]: reply for task in done if (reply := task.result()) is not None}
+        if waiting:
+            await asyncio.wait(waiting, timeout=ANSWER_SECONDS_MAX)
+        replies: dict[str, Reply] = {}
+        for task, replica in waiting.items():
+            if not task.done():
+                task.cancel()
+            elif (reply := task.result()) is not None:
+                replies[replica] = reply
+        return replies
 
     def _decides(self) -> bool:
         document = self._replica.placement.document
