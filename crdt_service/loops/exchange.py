@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
@@ -221,30 +222,35 @@ class Exchange:
         Raises:
             ServiceError: They did not answer in time; the write stays and goes on to them.
         """
-        groups = self.groups(key)
         try:
             async with asyncio.timeout(CONCERN_SECONDS_MAX):
-                while not self._is_durable(number, groups := self.groups(key), concern):
+                while not _is_met(waiting := _Waiting(number, self.groups(key), concern), self._durable()):
                     version = self.version
-                    await self._wait(_Waiting(number, groups, concern))
+                    await self._wait(waiting)
                     if version == self.version:
                         return
         except TimeoutError as error:
-            names = {name for group in groups for name in group.owners}
-            count = sum(self._has(name, number) for name in names)
+            names = {name for group in self.groups(key) for name in group.owners}
+            durable = self._durable()
+            count = sum(durable.get(name, -1) >= number for name in names)
             raise ServiceError(
                 "concern_not_met",
                 f"the write is on {count} of {len(names)} owners; it stays, and goes on to the others",
                 "do not write again: read with the same concern once more nodes are reachable",
             ) from error
 
-    def check(self, key: str, concern: Concern) -> None:
+    def check(self, key: str, concern: Concern, reachable: set[str] | None = None) -> None:
         """Refuse a concern that the reachable owners cannot meet, before anything is done.
+
+        Args:
+            key: Whose owners.
+            concern: How many of them are asked for.
+            reachable: As `reachable` returns it, for many keys at once.
 
         Raises:
             ServiceError: Too few owners are reachable.
         """
-        reachable = self.reachable()
+        reachable = self.reachable() if reachable is None else reachable
         for group in self.groups(key):
             count = sum(owner in reachable for owner in group.owners)
             if count < group.needed(concern):
@@ -282,20 +288,19 @@ class Exchange:
             if self._waiting.get(waiting) is future:
                 del self._waiting[waiting]
 
-    def _is_durable(self, number: int, groups: tuple[Group, ...], concern: Concern) -> bool:
-        return all(sum(self._has(owner, number) for owner in group.owners) >= group.needed(concern) for group in groups)
-
-    def _has(self, owner: str, number: int) -> bool:
-        if owner == self.me:
-            return self.is_voting
-        peer = self._peers.get(self.ownership.nodes.get(owner, ""))
-        return peer is not None and peer.durable >= number and self.name_of(peer.channel) == owner
+    def _durable(self) -> dict[str, float]:
+        """Return up to which commit each owner that counts has everything on its disk, by its name."""
+        durable: dict[str, float] = {name: peer.durable for name, peer in self.peers.items()}
+        if self.is_voting:
+            durable[self.me] = math.inf
+        return durable
 
     def advance(self, peer: Peer, number: int) -> None:
         """Note that everything up to `number` is on the peer's disk, and wake who waited for that."""
         peer.durable = max(peer.durable, number)
+        durable = self._durable() if self._waiting else {}
         for waiting in list(self._waiting):
-            if self._is_durable(waiting.number, waiting.groups, waiting.concern):
+            if _is_met(waiting, durable):
                 self._waiting.pop(waiting).set_result(None)
 
     async def _push(self, peer: Peer) -> None:
@@ -362,6 +367,14 @@ class Exchange:
         if reply.progress < upto and not peer.is_behind:
             peer.fall_behind()
         self.advance(peer, min(reply.progress, upto))
+
+
+def _is_met(waiting: _Waiting, durable: Mapping[str, float]) -> bool:
+    number, concern = waiting.number, waiting.concern
+    return all(
+        sum(durable.get(owner, -1) >= number for owner in group.owners) >= group.needed(concern)
+        for group in waiting.groups
+    )
 
 
 class _Under:

@@ -150,11 +150,12 @@ class Writer:
     async def _admit(self, items: Sequence[WriteItem], concern: Concern) -> dict[int, ServiceError]:
         """Return which of the writes are refused before anything is done."""
         refused: dict[int, ServiceError] = {}
+        reachable = self._exchange.reachable()
         for place, item in enumerate(items):
             try:
                 check_key(item.key)
                 if concern is not Concern.ONE:
-                    self._exchange.check(item.key, concern)
+                    self._exchange.check(item.key, concern, reachable)
             except ServiceError as error:
                 refused[place] = error
         # What depends on what is held needs what a majority holds, where this node may hold only a part of it.
