@@ -97,8 +97,6 @@ class Decider:
         if request.document.epoch <= request.epoch:
             raise MalformedError(f"placement {request.document.epoch} does not follow {request.epoch}")
         self._check(request.epoch)
-        if request.document.epoch <= request.epoch:
-            raise MalformedError(f"placement {request.document.epoch} does not follow placement {request.epoch}")
         seat = self._seat()
         change = partial(
             accept, ballot=request.ballot, document=request.document, replica=seat.replica, node_id=seat.node_id

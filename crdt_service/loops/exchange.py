@@ -6,10 +6,10 @@ import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from crdt_service.kernel.error import ServiceError
 from crdt_service.kernel.slot import slot_of
@@ -83,7 +83,7 @@ class _Waiting:
 
 
 Meet = Callable[[Channel], Awaitable[None]]
-Serve = Callable[[Peer], Awaitable[None]]
+Serve = Callable[[Peer], Coroutine[Any, Any, None]]
 
 
 class Exchange:
@@ -169,10 +169,6 @@ class Exchange:
         others = self.ownership.nodes.keys() - {self.me}
         return others <= peers.keys() and all(peer.has(number) for peer in peers.values())
 
-    def owners(self, key: str) -> tuple[str, ...]:
-        """Return the ids of the nodes that should hold `key`."""
-        return self.ownership.owners(slot_of(key))
-
     def groups(self, key: str) -> tuple[Group, ...]:
         """Return the groups of owners of which a quorum for `key` needs its part of each."""
         return self.ownership.groups(slot_of(key))
@@ -196,7 +192,7 @@ class Exchange:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._push(peer))
                 if self._serve is not None:
-                    group.create_task(_run(self._serve(peer)))
+                    group.create_task(self._serve(peer))
         finally:
             if self._peers.get(channel.node_id) is peer:
                 del self._peers[channel.node_id]
@@ -433,7 +429,3 @@ async def request_push(
 
 async def _meet_nobody(_: Channel) -> None:
     """There are no placements to exchange."""
-
-
-async def _run(serving: Awaitable[None]) -> None:
-    await serving

@@ -98,7 +98,9 @@ def seat(document: PlacementDocument, seats: Iterable[Seat], proposer: str) -> P
     known = {each.node_id for each in document.old.seats}
     joining = {each.node_id: each for each in seats}
     reason = "replace" if joining.keys() <= known else "join"
-    return _change(document, {each.node_id: each for each in document.old.seats} | joining, reason, proposer)
+    seated = {each.node_id: each for each in document.old.seats} | joining
+    owners = make_set(seated.values(), document.old.factor, document.old.node_count)
+    return _change(document, owners, reason, proposer)
 
 
 def resize(
@@ -123,9 +125,7 @@ def resize(
     owners = make_set(seats.values(), factor, node_count)
     if owners == document.old:
         return None
-    return replace(
-        document, epoch=document.epoch + 1, next=owners, copies_all=False, reason="resize", proposer=proposer
-    )
+    return _change(document, owners, "resize", proposer)
 
 
 def accept_loss(document: PlacementDocument, lost: Iterable[str], *, is_forced: bool) -> PlacementDocument | None:
@@ -158,15 +158,7 @@ def confirm_loss(document: PlacementDocument) -> PlacementDocument | None:
     """Return what no longer tells of accepted losses; None if there are none."""
     if not document.lost:
         return None
-    return replace(
-        document,
-        epoch=document.epoch + 1,
-        next=document.old,
-        copies_all=False,
-        reason="confirm_loss",
-        proposer="operator",
-        lost=[],
-    )
+    return replace(_change(document, document.old, "confirm_loss", "operator"), lost=[])
 
 
 def end(document: PlacementDocument, proposer: str) -> PlacementDocument:
@@ -202,8 +194,7 @@ def _remember(state: PlacementState, document: PlacementDocument) -> dict[str, t
     return {replica: life for replica, life in state.lives.items() if replica in known}
 
 
-def _change(document: PlacementDocument, seats: Mapping[str, Seat], reason: str, proposer: str) -> PlacementDocument:
-    owners = make_set(seats.values(), document.old.factor, document.old.node_count)
+def _change(document: PlacementDocument, owners: OwnerSet, reason: str, proposer: str) -> PlacementDocument:
     return replace(document, epoch=document.epoch + 1, next=owners, copies_all=False, reason=reason, proposer=proposer)
 
 

@@ -106,12 +106,6 @@ class Ownership:
         """Return the slots that `name` owns once a change ends."""
         return self._owns(len(self._placements) - 1, name)
 
-    def owned_before(self, name: str) -> frozenset[int]:
-        """Return the slots that `name` owned before a change began; all of them where nobody knows."""
-        if self.copies_all:
-            return ALL if name in self._names[0].values() else frozenset()
-        return self._owns(0, name)
-
     def moving(self) -> frozenset[int]:
         """Return the slots whose owners change."""
         if not self.is_joint:
