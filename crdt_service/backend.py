@@ -75,7 +75,7 @@ class Backend:
             if each is not None:
                 self._metrics.add_certificates(each.expiries)
         self._recent = Recent()
-        self._replication_factor = config.crdt.replication_factor if config.crdt.cluster_enabled else 1
+        self._replication_factor = config.crdt.replication_factor
         randomness = random.SystemRandom()
         self._mesh = Mesh(
             Identity(BACKEND, "backend", ""),
@@ -90,7 +90,7 @@ class Backend:
         self._follower = Follower(self._mesh.channels, config.crdt.replication_factor, time.monotonic, randomness)
         self._linger_seconds = linger_seconds
         self._draining = asyncio.Event()
-        router = Router(self._mesh, self._follower, Proximity(zone))
+        router = Router(self._mesh, self._follower, Proximity(zone), is_clustered=config.crdt.cluster_enabled)
         self._hub = Hub(self._mesh.channels, randomness, router.owners)
         self._keyring = keyring
         self._sharing: Sharing | None = None

@@ -139,7 +139,7 @@ class Node:
         self._is_fencing = False
         self._again = asyncio.Event()
         self._data_dir = data_dir
-        self._replication_factor = config.crdt.replication_factor if config.crdt.cluster_enabled else 1
+        self._replication_factor = config.crdt.replication_factor
         self._read_count = node_count if config.crdt.cluster_enabled else lambda: 0
         self._phase: Phase = "recovering"
         self._is_interrupted = False

@@ -62,17 +62,22 @@ class Proximity:
         """Return the owners, those that are not slow and in this zone first, else as they were.
 
         The order is stable, so that all backends of a zone send a key's requests to the same node: it sees their own
-        writes at once, and conditional writes meet there.
+        writes at once.
         """
-        if len(owners) < 2:
-            return list(owners)
-        means = [self._mean(kind, node_id, now) for node_id in owners]
-        bound = max(SLOW_SECONDS_MIN, SLOW_FACTOR * min(means))
+        slow = self.slow(kind, owners, now)
         ranks = [
-            (mean > bound, bool(self._zone) and zones.get(node_id) != self._zone, number)
-            for number, (node_id, mean) in enumerate(zip(owners, means, strict=True))
+            (node_id in slow, bool(self._zone) and zones.get(node_id) != self._zone, number)
+            for number, node_id in enumerate(owners)
         ]
         return [owners[number] for _, _, number in sorted(ranks)]
+
+    def slow(self, kind: Kind, owners: Sequence[str], now: float) -> set[str]:
+        """Return those of the owners that take much longer than the quickest of them."""
+        if len(owners) < 2:
+            return set()
+        means = [self._mean(kind, node_id, now) for node_id in owners]
+        bound = max(SLOW_SECONDS_MIN, SLOW_FACTOR * min(means))
+        return {node_id for node_id, mean in zip(owners, means, strict=True) if mean > bound}
 
     def _mean(self, kind: Kind, node_id: str, now: float) -> float:
         estimate = self._estimates[kind].get(node_id)

@@ -2,22 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
-from crdt_service.api.hedge import HedgeBudget, hedge
+from crdt_service.api.freshness import Freshness
 from crdt_service.api.many import Answer, Outcome, Send, name_items, spread
+from crdt_service.api.owners import Cluster, Directory, Owners
 from crdt_service.api.proximity import Kind, Proximity
+from crdt_service.api.reading import ELSEWHERE, NO_NODE, Reader, refusal
 from crdt_service.api.recall import find_out, recalling
-from crdt_service.api.settling import settle
+from crdt_service.api.session import Seen, covers
+from crdt_service.api.settling import Settled, settle
 from crdt_service.datatypes.registry import is_repeatable
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError, UnreachableError
-from crdt_service.kernel.slot import slot_of
 from crdt_service.membership.link import Link
 from crdt_service.membership.ownership import Ownership
 from crdt_service.membership.table import Member
-from crdt_service.replication.listing import merge_keys
+from crdt_service.replication.listing import Merged, merge_keys
 from crdt_service.replication.port import Channel
 from crdt_service.wire.message import (
     Concern,
@@ -39,34 +41,18 @@ from crdt_service.wire.message import (
     WriteRequest,
 )
 
-# Refusals that say more about the node than about the write.
-_ELSEWHERE = {
-    "storage_full",
-    "overloaded",
-    "stopping",
-    "node_unreachable",
-    "too_few_owners",
-    "too_many_origins",
-    "syncing",
-    "behind",
-    "fenced",
-}
 # Of keys that did not fit into an answer.
 _UNREAD = FailureReply(0, "unread", "", "")
-# A route found is used for so long. Raising it costs less, and asks closed channels and slow nodes for longer, in vain.
-_ROUTES_SECONDS = 0.1
 # Of all values in one answer, but for those on their way when it is full: 256 large ones must not fill the memory.
 VALUES_BYTES_MAX = 16 << 20
 # Raising it reads many keys quicker that their first owner lacks, and lets an answer grow further beyond its bound.
 READS_AT_ONCE_MAX = 16
-# What counts as the time of a node that was overtaken, which may never answer: two or three have it passed over, where
-# the little that it was waited for would not.
-OVERTAKEN_SECONDS = 0.25
 _NO_ROOM = ServiceError("value_too_large", "the values before it fill the answer", "read the key alone")
 # No further node is tried after so long, and what a lost write became is not looked for any more. With what the last
 # one takes to fall silent it is less than 2 s.
 TRY_SECONDS_MAX = 1.3
-_NO_NODE = ServiceError("no_node", "no node is reachable", "check the nodes; /v1/cluster lists them")
+# What decides on a conditional write answers within it, or what became of the write is unknown.
+DECISION_SECONDS_MAX = 1.8
 
 
 class KeyPage(NamedTuple):
@@ -84,53 +70,33 @@ class KeyPage(NamedTuple):
     unanswered: list[str]
 
 
-class Directory(Protocol):
-    """Open channels by node id, and all links."""
-
-    @property
-    def channels(self) -> Mapping[str, Channel]:
-        """Channels by node id."""
-        ...
-
-    def peers(self) -> list[Link]:
-        """Return every link."""
-        ...
-
-
-class Cluster(Protocol):
-    """Who is in the cluster, and who owns which slot; both may be empty at first."""
-
-    @property
-    def placement(self) -> Ownership:
-        """The owners of every slot."""
-        ...
-
-    def uncopied(self) -> dict[str, int]:
-        """Return how many slots each next owner has to copy still, by node id."""
-        ...
-
-    def members(self) -> list[Member]:
-        """Return every member, tombstones included."""
-        ...
-
-
 class Router:
     """Routes by key, or to the node that the caller pins.
+
+    What was seen of a key through it, by an acknowledged write or by a read that pinned no node, is seen by all that
+    comes later through it, for as long as an owner that holds that answers.
 
     Args:
         directory: Channels to nodes.
         cluster: Members and placement.
         proximity: Orders the owners of a key.
+        is_clustered: Whether nodes hand over what they do not own; else only owners are asked.
     """
 
-    def __init__(self, directory: Directory, cluster: Cluster, proximity: Proximity | None = None) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        cluster: Cluster,
+        proximity: Proximity | None = None,
+        *,
+        is_clustered: bool = True,
+    ) -> None:
         self._directory = directory
         self._cluster = cluster
-        self._proximity = proximity or Proximity("")
-        self._hedges = HedgeBudget()
-        self._routes: dict[tuple[Kind, tuple[str, ...], int], list[Channel]] = {}
-        self._routes_until = 0.0
-        self._routes_of = 0
+        proximity = proximity or Proximity("")
+        self._owners = Owners(directory, cluster, proximity, is_clustered=is_clustered)
+        self._freshness = Freshness(self._owners)
+        self._reader = Reader(self._owners, self._freshness, proximity)
 
     @property
     def placement(self) -> Ownership:
@@ -154,16 +120,21 @@ class Router:
         return self._directory.peers()
 
     async def read(self, key: str, node_id: str | None, concern: Concern = Concern.ONE) -> Answer:
-        """Return (node id, its reply) from the first node that has the key.
+        """Return (node id, its reply) from the first node that knows of the key.
 
-        Owners are asked first. Views of the members may differ for a moment, so a key is missing only if no owner that
-        answers has it; what a node that owns nothing of it lacks says nothing.
+        Owners are asked first, those before the others that hold what was seen of it. An owner that knows that it was
+        emptied says so, and that is an answer. Of one that never heard of the key it is none: writes may be on their
+        way to it, so a key is missing only if no owner that answers knows of it; what a node that owns nothing of it
+        lacks says nothing.
 
         Raises:
             ServiceError: None does, or the node refuses.
         """
         kind: Kind = "read" if concern is Concern.ONE else "quorum"
-        return await self._ask(key, node_id, partial(ReadRequest, key=key, concern=concern), kind, is_hedged=True)
+        build = partial(ReadRequest, key=key, concern=concern)
+        if node_id is not None:
+            return await self._ask_pinned(key, node_id, build)
+        return await self._reader.read(key, build, kind, TRY_SECONDS_MAX, is_hedged=True)
 
     async def write(
         self,
@@ -183,8 +154,9 @@ class Router:
         `Datatype.is_repeatable` says: a counter would count twice. Of a named write whose answer is lost, its node is
         asked again once it is back, and the other owners whether they have it.
 
-        With `if_match` it is applied only if the key has that digest, or is missing if it is empty. An
-        `idempotency_key` that is not empty names the write: sent again under it, it has no second effect.
+        With `if_match` it is applied only if the key has that digest, or is missing if it is empty; the key's first
+        owner decides, and no other node. An `idempotency_key` that is not empty names the write: sent again under it,
+        it has no second effect.
 
         Raises:
             OutcomeUnknownError: A node got the write and its answer is lost.
@@ -202,7 +174,9 @@ class Router:
             token=item.token,
         )
         may_repeat = if_match is None and is_repeatable(type_name)
-        return await self._write(key, node_id, request, item.token, concern, may_repeat=may_repeat)
+        return await self._write(
+            key, node_id, request, item.token, concern, may_repeat=may_repeat, is_conditional=if_match is not None
+        )
 
     async def write_many(
         self,
@@ -223,13 +197,25 @@ class Router:
 
         async def send(channel: Channel, places: list[int]) -> Sequence[ValueReply | FailureReply]:
             part = [named[place] for place in places]
-            reply = await channel.request(partial(WriteManyRequest, items=part, concern=concern, is_read=is_read))
-            return cast(ManyReply, reply).results
+            build = partial(WriteManyRequest, items=part, concern=concern, is_read=is_read)
+            keys = list(dict.fromkeys(item.key for item in part))
+            before = {} if node_id is not None else await self._freshness.catch_up_all(channel, keys)
+            if any(item.if_match is not None for item in part):
+                results = cast(ManyReply, await self._decide(channel, build)).results
+            else:
+                results = cast(ManyReply, await channel.request(build)).results
+            for item, result in zip(part, results, strict=False):
+                if isinstance(result, ValueReply) and result.type_name:
+                    self._freshness.note_write(item.key, before.get(item.key), channel, result)
+            return results
 
         def may_repeat(place: int) -> bool:
             return items[place].if_match is None and is_repeatable(items[place].type_name)
 
-        return await self._spread([item.key for item in items], node_id, send, "write", may_repeat)
+        conditional = {item.key for item in items if item.if_match is not None}
+        return await self._spread(
+            [item.key for item in items], node_id, send, "write", may_repeat, conditional=conditional
+        )
 
     async def read_many(
         self, keys: Sequence[str], node_id: str | None = None, concern: Concern = Concern.ONE
@@ -238,7 +224,8 @@ class Router:
 
         Keys that are left when the answer has no room any more are refused with `value_too_large`.
         """
-        outcomes: list[Outcome] = [_NO_NODE] * len(keys)
+        outcomes: list[Outcome] = [NO_NODE] * len(keys)
+        before = {key: self._freshness.look(key) for key in keys} if node_id is None else {}
         if concern is Concern.ONE:
 
             async def send(channel: Channel, places: list[int]) -> Sequence[ValueReply | FailureReply]:
@@ -248,7 +235,12 @@ class Router:
 
             outcomes = await self._spread(keys, node_id, send, "read", lambda _: False)
         # What the first owner has not, or not in this answer, is looked for as one key is.
-        lacking = [place for place, outcome in enumerate(outcomes) if not _is_found(outcome)]
+        lacking = [
+            place
+            for place, outcome in enumerate(outcomes)
+            if isinstance(outcome, ServiceError)
+            or not (outcome[1].type_name if node_id is not None else self._take(keys[place], before, outcome))
+        ]
         left = iter(lacking)
         room = VALUES_BYTES_MAX - sum(len(outcome[1].value) for outcome in outcomes if isinstance(outcome, tuple))
 
@@ -290,8 +282,10 @@ class Router:
         [item] = _named([WriteItem(key, "", b"", if_match, is_delete=True)], idempotency_key)
         request = partial(DeleteRequest, key=key, concern=concern, if_match=if_match, token=item.token)
         if if_match is not None:
-            return await self._write(key, node_id, request, item.token, concern)
-        return await self._ask(key, node_id, request, "read", is_change=True)
+            return await self._write(key, node_id, request, item.token, concern, is_conditional=True)
+        if node_id is not None:
+            return await self._ask_pinned(key, node_id, request, is_change=True)
+        return await self._reader.empty(key, request, TRY_SECONDS_MAX)
 
     async def list_keys(self, prefix: str, after: str, limit: int) -> KeyPage:
         """Return keys that begin with `prefix`, beyond `after`, empty to begin; at most `limit`, 1 to 1000.
@@ -305,12 +299,11 @@ class Router:
         """
         answers, unanswered = await self.ask_all(partial(ListRequest, prefix=prefix, after=after, limit=limit))
         replies = {node_id: cast(ListReply, reply) for node_id, reply in answers.items()}
-        merged, following = merge_keys(replies, limit, self._owners)
-        settled, unjoined = await settle(
-            self._directory.channels, [each for each in merged if each.others], TRY_SECONDS_MAX
-        )
-        keys = [settled.get(each.listed.key, each.listed) for each in merged]
-        return KeyPage([key for key in keys if key.type_name], following, sorted({*unanswered, *unjoined}))
+        merged, following = merge_keys(replies, limit, self._owners.of)
+        settled = await settle(self._directory.channels, [each for each in merged if each.others], TRY_SECONDS_MAX)
+        listed, unread = await self._see(merged, settled)
+        keys = [key for key in listed if key.type_name]
+        return KeyPage(keys, following, sorted({*unanswered, *settled.unjoined, *unread}))
 
     async def explain(self, key: str, node_id: str | None) -> Answer:
         """Return the same as `read`, with the resolution of the key's conflicts.
@@ -318,7 +311,10 @@ class Router:
         Raises:
             ServiceError: No node answers, or the node refuses.
         """
-        return await self._ask(key, node_id, partial(ExplainRequest, key=key), "read")
+        build = partial(ExplainRequest, key=key)
+        if node_id is not None:
+            return await self._ask_pinned(key, node_id, build)
+        return await self._reader.read(key, build, "read", TRY_SECONDS_MAX)
 
     async def ask_all(self, build: Callable[[int], Request]) -> tuple[dict[str, Reply], list[str]]:
         """Return the replies of all reachable nodes by node id, and the members that failed, refused or are away.
@@ -339,26 +335,70 @@ class Router:
         members = {member.id for member in self.members() if member.state != "left"}
         return answers, sorted(members - answers.keys())
 
+    async def _see(self, merged: Sequence[Merged], settled: Settled) -> tuple[list[ListedKey], set[str]]:
+        """Return keys of a listing, none with less than was seen of it, and the owners of those that cannot be read."""
+        listed = {each.listed.key: settled.listed.get(each.listed.key, each.listed) for each in merged}
+        unread: set[str] = set()
+        behind = [
+            each.listed.key
+            for each in merged
+            if each.listed.key not in settled.complete and not self._is_seen(each.node_id, listed[each.listed.key])
+        ]
+        left = iter(behind)
+
+        async def read_left() -> None:
+            for key in left:
+                try:
+                    _, reply = await self.read(key, None)
+                    listed[key] = ListedKey(key, reply.type_name, reply.digest)
+                except ServiceError:
+                    del listed[key]
+                    unread.update(self._owners.of(key)[:1])
+
+        async with asyncio.TaskGroup() as reading:
+            for _ in behind[:READS_AT_ONCE_MAX]:
+                reading.create_task(read_left())
+        return list(listed.values()), unread
+
+    def _is_seen(self, node_id: str, listed: ListedKey) -> bool:
+        channel = self._directory.channels.get(node_id)
+        seen = self._freshness.look(listed.key)
+        return seen is None or (channel is not None and covers(seen, channel.replica, listed.digest))
+
     async def _spread(
-        self, keys: Sequence[str], node_id: str | None, send: Send, kind: Kind, may_repeat: Callable[[int], bool]
+        self,
+        keys: Sequence[str],
+        node_id: str | None,
+        send: Send,
+        kind: Kind,
+        may_repeat: Callable[[int], bool],
+        *,
+        conditional: Collection[str] = (),
     ) -> list[Outcome]:
-        last = _NO_NODE if node_id is None else UnreachableError(node_id)
-        # Once for each slot, so that what goes to one key goes to one node, in its order.
-        firsts = {slot_of(key): key for key in keys}
-        routes = {slot: self._route(key, node_id, kind) for slot, key in firsts.items()}
-        return await spread(
-            [routes[slot_of(key)] for key in keys],
+        last = NO_NODE if node_id is None else UnreachableError(node_id)
+        # Once for each key, so that what goes to one key goes to one node, in its order.
+        routes: dict[str, list[Channel]] = {}
+        refused: dict[str, ServiceError] = {}
+        for key in dict.fromkeys(keys):
+            try:
+                is_conditional = key in conditional
+                routes[key] = (
+                    [self._owners.decider(key, node_id)] if is_conditional else self._route(key, node_id, kind)
+                )
+            except ServiceError as error:
+                routes[key], refused[key] = [], error
+        outcomes = await spread(
+            [routes[key] for key in keys],
             send,
-            elsewhere=_ELSEWHERE,
+            elsewhere=ELSEWHERE,
             last=last,
             may_repeat=may_repeat,
             seconds_max=TRY_SECONDS_MAX,
         )
+        return [refused.get(key, outcome) for key, outcome in zip(keys, outcomes, strict=True)]
 
     def _route(self, key: str, node_id: str | None, kind: Kind) -> list[Channel]:
-        """Return the channels to try, none if the pinned node has none."""
-        is_gone = node_id is not None and node_id not in self._directory.channels
-        return [] if is_gone else self._choose(key, node_id, kind)
+        return self._owners.choose(key, node_id, kind, self._freshness.look(key))
 
     async def _write(
         self,
@@ -369,164 +409,84 @@ class Router:
         concern: Concern,
         *,
         may_repeat: bool = False,
+        is_conditional: bool = False,
     ) -> Answer:
         until = time.monotonic() + TRY_SECONDS_MAX
-        last: ServiceError = _NO_NODE
+        last: ServiceError = NO_NODE
         lost: OutcomeUnknownError | None = None
-        for number, channel in enumerate(self._choose(key, node_id, "write")):
+        channels = [self._owners.decider(key, node_id)] if is_conditional else self._route(key, node_id, "write")
+        for number, channel in enumerate(channels):
             if number and time.monotonic() >= until:
                 break
             try:
-                return channel.node_id, cast(ValueReply, await self._time(channel, build, "write"))
+                before = None if node_id is not None else await self._freshness.catch_up(channel, key)
+                send = self._decide(channel, build) if is_conditional else self._reader.timed(channel, build, "write")
+                reply = cast(ValueReply, await send)
+                self._freshness.note_write(key, before, channel, reply)
+                return channel.node_id, reply
             except OutcomeUnknownError as error:
                 lost = lost or error
                 if not may_repeat:
                     break
             except ServiceError as error:
-                if error.code not in _ELSEWHERE:
+                if error.code not in ELSEWHERE:
                     raise lost or error from error
                 last = error
         if lost is None:
             raise last
         if token is None or may_repeat:
             raise lost
-        others = [] if node_id is not None else [name for name in self._owners(key) if name != channel.node_id]
+        others = [] if node_id is not None else [name for name in self._owners.of(key) if name != channel.node_id]
         answer = await find_out(
             self._directory.channels,
             channel.node_id,
             others,
             build=build,
             recall=recalling(key, concern, token),
-            elsewhere=_ELSEWHERE,
+            elsewhere=ELSEWHERE,
             seconds_max=until - time.monotonic(),
         )
         if answer is None:
             raise lost
+        if (taker := self._directory.channels.get(answer[0])) is not None:
+            self._freshness.note_write(key, self._freshness.look(key), taker, answer[1])
         return answer
 
-    async def _ask(
-        self,
-        key: str,
-        node_id: str | None,
-        build: Callable[[int], Request],
-        kind: Kind,
-        *,
-        is_hedged: bool = False,
-        is_change: bool = False,
+    def _take(self, key: str, before: Mapping[str, Seen | None], answer: Answer) -> bool:
+        """Tell whether an answer of several keys counts for one of them, and take it in if it does."""
+        channel = self._directory.channels.get(answer[0])
+        if channel is None or not self._freshness.counts(before[key], channel, answer[1]):
+            return False
+        self._freshness.note_read(key, before[key], channel, answer[1])
+        return True
+
+    async def _ask_pinned(
+        self, key: str, node_id: str, build: Callable[[int], Request], *, is_change: bool = False
     ) -> Answer:
-        """Return the first answer of a node that has the key.
-
-        With `is_change` what is asked may change the key, though asking again changes nothing more: then no answer but
-        that of a node that has the key hides one that is lost.
-        """
-        last: ServiceError = _NO_NODE
-        lost: OutcomeUnknownError | None = None
-        missing: tuple[str, ValueReply] | None = None
-        owners = self._owners(key) if node_id is None else ()
-        channels = self._choose(key, node_id, kind)
-        until = time.monotonic() + TRY_SECONDS_MAX
-        for number, channel in enumerate(channels):
-            if (missing and channel.node_id not in owners) or (number and time.monotonic() >= until):
-                break
-            try:
-                if is_hedged and number + 1 < len(channels) and channels[number + 1].node_id in owners:
-                    node, reply = await self._hedge(channel, channels[number + 1], build, kind)
-                    if node != channel.node_id:
-                        self._proximity.observe(kind, channel.node_id, OVERTAKEN_SECONDS, time.monotonic())
-                        return node, reply
-                else:
-                    reply = cast(ValueReply, await channel.request(build))
-            except ServiceError as error:
-                # It may be asked of the next whatever became of it here, unless it is known to have changed the key.
-                if is_change and isinstance(error, OutcomeUnknownError):
-                    lost = error
-                last = _refusal(error, channel.node_id, is_change=is_change)
-                if last.code not in _ELSEWHERE:
-                    raise last from error
-                continue
-            if reply.type_name:
-                return channel.node_id, reply
-            if not owners or channel.node_id in owners:
-                missing = missing or (channel.node_id, reply)
-            else:
-                last = UnreachableError(owners[0])
-        if missing and not lost:
-            return missing
-        raise lost or last
-
-    async def _hedge(self, first: Channel, second: Channel, build: Callable[[int], Request], kind: Kind) -> Answer:
-        """Return the first one's answer, or that of the second if the first is late and the second has the key."""
-
-        async def ask(channel: Channel) -> Answer:
-            return channel.node_id, cast(ValueReply, await self._time(channel, build, kind))
-
-        return await hedge(
-            partial(ask, first),
-            partial(ask, second),
-            self._proximity.late_after(kind, first.node_id),
-            self._hedges,
-            lambda answer: bool(answer[1].type_name),
-        )
-
-    async def _time(self, channel: Channel, build: Callable[[int], Request], kind: Kind) -> Reply:
-        """Return the reply, and take in how long it took; a node that does not answer took that long, too."""
-        started = time.monotonic()
+        """Return the answer of one node, whatever was seen of the key."""
+        [channel] = self._owners.choose(key, node_id, "read")
         try:
-            return await channel.request(build)
-        finally:
-            now = time.monotonic()
-            self._proximity.observe(kind, channel.node_id, now - started, now)
+            reply = cast(ValueReply, await channel.request(build))
+        except OutcomeUnknownError as error:
+            raise error if is_change else UnreachableError(node_id) from error
+        except ServiceError as error:
+            raise refusal(error, node_id, is_change=is_change) from error
+        if is_change and reply.type_name:
+            self._freshness.note_write(key, None, channel, reply)
+        return node_id, reply
 
-    def _owners(self, key: str) -> tuple[str, ...]:
-        return self._cluster.placement.owners(slot_of(key))
+    async def _decide(self, channel: Channel, build: Callable[[int], Request]) -> Reply:
+        """Return the answer of the node that decides on a conditional write.
 
-    def _choose(self, key: str, node_id: str | None, kind: Kind) -> list[Channel]:
-        """Return the channels to try: to the pinned node, or to the owners and then to all others."""
-        channels = self._directory.channels
-        if node_id is not None:
-            if node_id not in channels:
-                raise UnreachableError(node_id)
-            return [channels[node_id]]
-        now = time.monotonic()
-        if now >= self._routes_until or len(channels) != self._routes_of:
-            self._routes.clear()
-            self._routes_until, self._routes_of = now + _ROUTES_SECONDS, len(channels)
-        slot = slot_of(key)
-        owners = self._cluster.placement.owners(slot)
-        # So that the keys of lost owners are spread.
-        turn = slot % len(channels) if len(channels) > len(owners) else 0
-        route = self._routes.get((kind, owners, turn))
-        if route is None:
-            route = self._routes[kind, owners, turn] = self._order(owners, turn, kind, now)
-        return route
-
-    def _order(self, owners: Sequence[str], turn: int, kind: Kind, now: float) -> list[Channel]:
-        channels = self._directory.channels
-        reachable = [name for name in owners if name in channels]
-        near = self._proximity.order(kind, reachable, self._cluster.placement.members, now)
-        near.sort(key=lambda name: _is_cut_off(owners, channels[name].unreachable))
-        others = sorted(set(channels).difference(near))
-        first = turn % max(1, len(others))
-        return [channels[name] for name in (*near, *others[first:], *others[:first])]
-
-
-def _refusal(error: ServiceError, node_id: str, *, is_change: bool) -> ServiceError:
-    """Return what the failure of one node means for what is asked of one after the other."""
-    if isinstance(error, OutcomeUnknownError):
-        return UnreachableError(node_id)
-    if error.code == "concern_not_met" and not is_change:  # The release before says so of reads.
-        return ServiceError("too_few_owners", error.message, error.remedy)
-    return error
-
-
-def _is_cut_off(owners: Sequence[str], unreachable: frozenset[str]) -> bool:
-    """Tell whether who cannot reach these nodes lacks a majority of the owners."""
-    return len(unreachable.intersection(owners)) * 2 >= len(owners) if unreachable else False
+        Raises:
+            OutcomeUnknownError: It is too slow, or its answer is lost.
+        """
+        try:
+            async with asyncio.timeout(DECISION_SECONDS_MAX):
+                return await self._reader.timed(channel, build, "write")
+        except TimeoutError as error:
+            raise OutcomeUnknownError(channel.node_id) from error
 
 
 def _named(items: Sequence[WriteItem], idempotency_key: str) -> Sequence[WriteItem]:
     return name_items(items, idempotency_key) if idempotency_key else items
-
-
-def _is_found(outcome: Outcome) -> bool:
-    return not isinstance(outcome, ServiceError) and bool(outcome[1].type_name)

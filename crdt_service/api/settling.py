@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 from crdt_service.kernel.error import ServiceError
 from crdt_service.replication.listing import Merged
@@ -14,10 +14,22 @@ from crdt_service.wire.message import Concern, ListedKey, ReadRequest, ValueRepl
 AT_ONCE_MAX = 16
 
 
-async def settle(
-    channels: Mapping[str, Channel], doubts: Sequence[Merged], seconds_max: float
-) -> tuple[dict[str, ListedKey], set[str]]:
-    """Return (keys as their owners hold them together, by key; the nodes whose words could not all be taken in).
+class Settled(NamedTuple):
+    """What became of doubts.
+
+    Attributes:
+        listed: Keys as their owners hold them together; one of which nothing could be read in time is left out.
+        complete: Keys of which all owners told.
+        unjoined: Nodes whose words could not all be taken in.
+    """
+
+    listed: dict[str, ListedKey]
+    complete: set[str]
+    unjoined: set[str]
+
+
+async def settle(channels: Mapping[str, Channel], doubts: Sequence[Merged], seconds_max: float) -> Settled:
+    """Ask the owners of keys in doubt together.
 
     A majority is not enough where all owners answer: what a single owner holds may have been told to others. It is
     what remains where too few owners can be reached from the node that answers for the key.
@@ -26,9 +38,6 @@ async def settle(
         channels: Open channels by node id.
         doubts: Keys of which owners contradict the node that answers for it.
         seconds_max: For all of them together.
-
-    Returns:
-        A missing key has an empty type; one of which nothing could be read in time is left out.
     """
     settled: dict[str, ListedKey] = {}
     complete: set[str] = set()
@@ -51,7 +60,8 @@ async def settle(
                 reading.create_task(settle_left())
     except TimeoutError:
         pass  # Who is left is named.
-    return settled, {other for doubt in doubts if doubt.listed.key not in complete for other in doubt.others}
+    unjoined = {other for doubt in doubts if doubt.listed.key not in complete for other in doubt.others}
+    return Settled(settled, complete, unjoined)
 
 
 async def _read(channel: Channel | None, key: str, concern: Concern) -> ListedKey | None:

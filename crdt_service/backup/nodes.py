@@ -217,6 +217,6 @@ async def connect(operator: Operator, peers: Sequence[Endpoint], config: CrdtCon
             channels={node_id: channel for node_id, (channel, _) in found.items()},
             replicas={node_id: replica for node_id, (_, replica) in found.items()},
             missed=missed if found and config.cluster_enabled else unheard,
-            placement=Placement(members, config.replication_factor if config.cluster_enabled else 1),
+            placement=Placement(members, config.replication_factor),
             is_clustered=config.cluster_enabled,
         )

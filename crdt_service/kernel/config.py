@@ -54,8 +54,7 @@ class CrdtConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         cluster_enabled: Whether nodes look for peers at all.
         sync_interval_seconds: Time between digest exchanges with each peer.
-        replication_factor: Nodes that own each slot, and that must be reachable for the backend to call the cluster
-            healthy.
+        clustered_factor: `replication_factor` where nodes look for peers; in the file it has that name.
         gossip: Membership.
         conflict_resolution: What a multi-value register shows of concurrent writes.
         conflict_rules: In the mode `advanced`, the first that matches and can decide does.
@@ -63,10 +62,18 @@ class CrdtConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     cluster_enabled: bool
     sync_interval_seconds: Annotated[float, Meta(ge=0.1, le=3600)]
-    replication_factor: Annotated[int, Meta(ge=1, le=100)]
+    clustered_factor: Annotated[int, Meta(ge=1, le=100)] = msgspec.field(name="replication_factor")
     gossip: GossipConfig
     conflict_resolution: Literal["lww", "multi_value", "advanced"]
     conflict_rules: Annotated[list[ConflictRule], Meta(max_length=100)]
+
+    @property
+    def replication_factor(self) -> int:
+        """Nodes that own each slot, and that must be reachable for the backend to call the cluster healthy.
+
+        One where nodes look for no peers: a second owner would keep a copy of its own.
+        """
+        return self.clustered_factor if self.cluster_enabled else 1
 
 
 class RateLimitingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

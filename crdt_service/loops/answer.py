@@ -17,7 +17,7 @@ from crdt_service.loops.exchange import CONCERN_SECONDS_MAX, ELSEWHEN, Exchange,
 from crdt_service.loops.garbage import Collector
 from crdt_service.loops.placing import Placer
 from crdt_service.loops.transfer import Transfer
-from crdt_service.loops.writing import Writer, show
+from crdt_service.loops.writing import Writer, show_key
 from crdt_service.replication import repair
 from crdt_service.replication.commits import PUSH_BYTES_MAX, group_deltas
 from crdt_service.replication.listing import answer_conflicts, answer_list
@@ -164,12 +164,12 @@ class Answerer:
     def _read(self, request: ReadRequest) -> Answer:
         if request.concern is Concern.ONE:
             self._transfer.check_synced(request.key)
-            return show(request.id, self._store.read(request.key))
+            return show_key(request.id, self._store, request.key)
         return self._read_quorum(request)
 
     async def _read_quorum(self, request: ReadRequest) -> Reply:
         await self._gather(request.key, request.concern)
-        return show(request.id, self._store.read(request.key))
+        return show_key(request.id, self._store, request.key)
 
     async def _join(self, request: PushRequest) -> Reply:
         self._check_agreed(request.agreed)
@@ -181,7 +181,7 @@ class Answerer:
 
     def _explain(self, request: ExplainRequest) -> Reply:
         self._transfer.check_synced(request.key)
-        return show(request.id, self._store.read(request.key, explain=True))
+        return show_key(request.id, self._store, request.key, explain=True)
 
     async def _list(self, request: ListRequest) -> Reply:
         await _order_keys(self._store)

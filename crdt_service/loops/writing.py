@@ -105,7 +105,7 @@ class Writer:
         for place, key in enumerate(request.keys):
             try:
                 self._transfer.check_synced(key)
-                result = show(place, self._store.read(key))
+                result = show_key(place, self._store, key)
             except ServiceError as error:
                 results.append(fail(place, error))
                 continue
@@ -199,23 +199,31 @@ class Writer:
         if room > 0 and not item.is_delete:
             with contextlib.suppress(ServiceError):  # The write is done; of the value there may be only a part.
                 self._transfer.check_synced(item.key)
-                reply = show(reply_id, self._store.read(item.key, type_name=item.type_name), written)
+                reply = _show(reply_id, self._store.read(item.key, type_name=item.type_name), written)
                 if len(reply.value) <= room:
                     return reply
         return ValueReply(reply_id, written.type_name, b"", b"", written.digest, written.is_replay)
 
 
-def show(reply_id: int, reading: Reading | None, written: Written | None = None) -> ValueReply:
-    """Return the reply that says what was read, after a write if one is given."""
+def show_key(reply_id: int, store: Store, key: str, *, explain: bool = False) -> ValueReply:
+    """Return the reply that says what a key holds, or that it is missing; if it was emptied, by what is left of it."""
+    reading = store.read(key, explain=explain)
     if reading is None:
-        return ValueReply(reply_id, "", b"")
-    is_replay = written is not None and written.is_replay
-    return ValueReply(reply_id, reading.type, reading.value, reading.conflict, reading.digest, is_replay)
+        return ValueReply(reply_id, "", b"", digest=store.emptied(key))
+    return _show(reply_id, reading)
 
 
 def fail(reply_id: int, error: ServiceError) -> FailureReply:
     """Return the reply that says what was refused."""
     return FailureReply(reply_id, error.code, error.message, error.remedy)
+
+
+def _show(reply_id: int, reading: Reading | None, written: Written | None = None) -> ValueReply:
+    """Return the reply that says what was read, after a write if one is given."""
+    if reading is None:
+        return ValueReply(reply_id, "", b"")
+    is_replay = written is not None and written.is_replay
+    return ValueReply(reply_id, reading.type, reading.value, reading.conflict, reading.digest, is_replay)
 
 
 async def _collect(waiting: Mapping[T, Awaitable[None]]) -> dict[T, ServiceError]:

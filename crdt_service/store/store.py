@@ -7,6 +7,8 @@ crash: no dot or counter entry that the disk lacks has ever left it.
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import xor
 from typing import Any, NamedTuple, Optional
 
 import msgspec
@@ -238,6 +240,16 @@ class Store:
             if entry.tag != RECEIPTS.tag:
                 total ^= entry.mixed
         return encode_digest(total)
+
+    def emptied(self, key: str) -> bytes:
+        """Return 8 bytes that tell what is left of a key that was emptied, empty if nothing was ever held of it.
+
+        What was purged counts for as long as its tombstone is kept. It is the same on all nodes that hold the same.
+        """
+        tombstone = self.tombstones.get(key)
+        left = self.encode_key(key) if tombstone is None else tombstone.states
+        mixed = [mix(name_of(key), delta.tag, delta.state) for delta in left if delta.tag != RECEIPTS.tag]
+        return encode_digest(reduce(xor, mixed)) if mixed else b""
 
     def drop(self, slot: int) -> None:
         """Forget everything in a slot."""

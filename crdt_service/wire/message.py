@@ -273,8 +273,9 @@ class ValueReply(msgspec.Struct, frozen=True, array_like=True, tag=12, forbid_un
     """A key's value as JSON; a missing key has an empty type, and one without conflicts an empty `conflict`.
 
     Attributes:
-        digest: Of what the key held when the value was read; without a value, just after a conditional write. Empty if
-            the key is missing, or neither was asked for.
+        digest: Of what the key held when the value was read; without a value, just after a conditional write. Of what
+            is left of a key that is missing because it was emptied, if it was read. Empty if it was never heard of, or
+            neither was asked for.
         is_replay: The write had been applied before, and was not again.
     """
 

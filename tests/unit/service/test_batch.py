@@ -182,7 +182,7 @@ async def test_a_deletion_and_conditions_over_the_wire():
         reply = await ask(a, WriteManyRequest, items=[WriteItem("s", "", b"", first.digest, None, True)], is_read=True)
         assert ([("aw_set", b"")], None) == (shown(reply), a.store.read("s"))
         missing = await ask(a, ReadRequest, key="s")
-        assert ("", b"") == (missing.type_name, missing.digest)
+        assert ("", a.store.emptied("s")) == (missing.type_name, missing.digest)
 
 
 class FakeChannel:
@@ -191,7 +191,7 @@ class FakeChannel:
     unreachable = frozenset()
 
     def __init__(self, node_id, outcomes):
-        self.node_id = node_id
+        self.node_id = self.replica = node_id
         self.outcomes = outcomes
         self.requests = []
 

@@ -25,7 +25,7 @@ class StoreChannel:
     unreachable = frozenset()
 
     def __init__(self, node_id, store):
-        self.node_id = node_id
+        self.node_id = self.replica = node_id
         self._answerer = Answerer(
             node_id,
             store,

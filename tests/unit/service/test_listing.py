@@ -145,7 +145,7 @@ class Owner:
     """A channel to a node that holds a key; reads join what the nodes in `reached` hold."""
 
     def __init__(self, node_id, held, reached=(), *, is_stuck=False):
-        self.node_id = node_id
+        self.node_id = self.replica = node_id
         self.held = held
         self.reached = (self, *reached)
         self.is_stuck = is_stuck
@@ -230,10 +230,10 @@ async def test_each_doubt_is_read_once_and_only_so_many_at_once(doubts):
         return ValueReply(1, "t", b"1", digest=build(1).key.encode())
 
     merged = [Merged(ListedKey(str(number), "t", b""), "a", ["b"]) for number in range(doubts)]
-    settled, unjoined = await settle({"a": SimpleNamespace(request=request)}, merged, 30)
-    assert (doubts, min(doubts, AT_ONCE_MAX), set()) == (reads, most, unjoined)
+    settled = await settle({"a": SimpleNamespace(request=request)}, merged, 30)
+    assert (doubts, min(doubts, AT_ONCE_MAX), set()) == (reads, most, settled.unjoined)
     assert {str(number): str(number).encode() for number in range(doubts)} == {
-        key: listed.digest for key, listed in settled.items()
+        key: listed.digest for key, listed in settled.listed.items()
     }
 
 

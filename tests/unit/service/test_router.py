@@ -36,7 +36,7 @@ class FakeChannel:
     unreachable = frozenset()
 
     def __init__(self, node_id, outcome):
-        self.node_id = node_id
+        self.node_id = self.replica = node_id
         self.outcome = outcome
         self.requests = []
 
