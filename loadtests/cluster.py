@@ -151,10 +151,10 @@ class LoopbackCluster:
     def start_node(self, name: str, peers: Iterable[str] | None = None) -> None:
         self._start(name, self.node_arguments(name, peers))
 
-    def start_backend(self, name: str = "backend", port: int | None = None) -> None:
+    def start_backend(self, name: str = "backend", port: int | None = None, zone: str = "") -> None:
         shared = ["--config", str(self.config_file), "--secret-file", str(self.secret_file)]
         listen = ["--listen", f"127.0.0.1:{self.api_port if port is None else port}"]
-        listen += ["--plugins", str(self.plugins_file)]
+        listen += ["--plugins", str(self.plugins_file), *(["--zone", zone] if zone else [])]
         keys = ["--api-keys-file", str(self.api_keys_file)] if self.api_keys else []
         tls = self._tls("jarvis-backend")
         if "api" in self.certificates:

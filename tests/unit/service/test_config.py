@@ -4,7 +4,7 @@ import json
 import pytest
 
 from crdt_service.__main__ import main
-from crdt_service.kernel.config import read_encryption_key, read_encryption_keys
+from crdt_service.kernel.config import read_config, read_encryption_key, read_encryption_keys
 from crdt_service.kernel.error import ConfigError
 
 GOOD = {
@@ -105,6 +105,13 @@ def test_a_bad_flag_is_named(tmp_path, capsys, flags, message):
     code, stderr = run(tmp_path, capsys, **flags)
     assert code == 2
     assert message in stderr
+
+
+@pytest.mark.parametrize(("is_clustered", "owners"), [(True, 3), (False, 1)])
+def test_a_slot_has_one_owner_where_nodes_look_for_no_peers(tmp_path, is_clustered, owners):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**GOOD, "crdt": {**GOOD["crdt"], "cluster_enabled": is_clustered}}))
+    assert owners == read_config(file).crdt.replication_factor
 
 
 def test_a_short_secret_is_refused(tmp_path, capsys):

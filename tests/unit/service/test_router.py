@@ -361,3 +361,72 @@ async def test_what_the_release_before_calls_a_read_without_a_quorum_is_called_a
     with pytest.raises(ServiceError) as refused:
         await router.read(KEY, None, Concern.ALL)
     assert "too_few_owners" == refused.value.code
+
+
+async def decide(router, way, node=None):
+    """Write on a condition by a way to do so; return the node, or why it was refused."""
+    try:
+        if way == "batch":
+            [outcome] = await router.write_many([WriteItem(KEY, *ADD, b"")], node)
+        elif way == "delete":
+            outcome = await router.delete(KEY, node, if_match=bytes(8))
+        else:
+            outcome = await router.write(KEY, *ADD, node, if_match=b"")
+    except ServiceError as error:
+        outcome = error
+    return outcome.code if isinstance(outcome, ServiceError) else outcome[0]
+
+
+CONDITIONAL = pytest.mark.parametrize("way", ["write", "batch", "delete"])
+
+
+@CONDITIONAL
+@pytest.mark.parametrize("nearest", [FIRST, SECOND])
+async def test_the_first_owner_decides_on_conditions_however_near_or_slow_it_is(way, nearest):
+    zones = {name: name for name in MEMBERS}
+    proximity = Proximity(nearest)
+    for kind in ("read", "write"):
+        proximity.observe(kind, FIRST, 9.0, time.monotonic())
+        proximity.observe(kind, SECOND, 0.001, time.monotonic())
+    router, channels = route(None, members=zones, proximity=proximity)
+    channels[FIRST].unreachable = frozenset({SECOND, OTHER})
+    assert SECOND == await write(router)
+    assert FIRST == await decide(router, way)
+
+
+@CONDITIONAL
+async def test_without_the_first_owner_nobody_decides_on_conditions(way):
+    router, channels = route(None)
+    del channels[FIRST]
+    assert "node_unreachable" == await decide(router, way)
+    assert "storage_full" == await decide(route(ServiceError("storage_full", "", ""))[0], way)
+    assert "no_node" == await decide(route(None, members={})[0], way)
+    assert [] == channels[SECOND].requests
+
+
+@CONDITIONAL
+async def test_a_condition_cannot_be_pinned_to_another_node(way):
+    router, channels = route(None)
+    assert ("invalid_query", []) == (await decide(router, way, SECOND), channels[SECOND].requests)
+    assert FIRST == await decide(router, way, FIRST)
+
+
+@CONDITIONAL
+async def test_who_is_too_slow_to_decide_leaves_the_outcome_unknown(way, monkeypatch):
+    monkeypatch.setattr(router_module, "DECISION_SECONDS_MAX", 0.01)
+    router, channels = route(None)
+
+    async def hang(build):
+        await asyncio.Event().wait()
+
+    channels[FIRST].request = hang
+    assert ("outcome_unknown", []) == (await decide(router, way), channels[SECOND].requests)
+
+
+async def test_without_a_cluster_only_owners_are_asked():
+    directory = SimpleNamespace(channels={OTHER: FakeChannel(OTHER, None)}, peers=list)
+    cluster = SimpleNamespace(placement=Placement(MEMBERS, 2), members=list)
+    assert OTHER == await write(Router(directory, cluster))
+    with pytest.raises(ServiceError) as refused:
+        await write(Router(directory, cluster, is_clustered=False))
+    assert "no_node" == refused.value.code
