@@ -89,3 +89,8 @@ class Freshness:
 def is_known(reply: ValueReply) -> bool:
     """Tell whether a node that answers so knows of the key: it holds something, or knows that it was emptied."""
     return bool(reply.type_name or reply.digest)
+
+
+def is_better_asked(others: Sequence[Channel], seen: Seen | None, channel: Channel) -> bool:
+    """Tell whether this node lacks what was seen of a key, and one of `others` is known to hold it."""
+    return not holds(seen, channel.replica) and any(holds(seen, other.replica) for other in others)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import cast
 
-from crdt_service.api.freshness import Freshness, is_known
+from crdt_service.api.freshness import Freshness, is_better_asked, is_known
 from crdt_service.api.hedge import HedgeBudget, hedge
 from crdt_service.api.many import Answer
 from crdt_service.api.owners import Owners
@@ -107,12 +107,16 @@ class Reader:
         missing: Answer | None = None
         owners = self._owners.of(key)
         until = time.monotonic() + seconds_max
-        for number, channel in enumerate(self._owners.choose(key, None, "read", self._freshness.look(key))):
+        channels = self._owners.choose(key, None, "read", self._freshness.look(key))
+        for number, channel in enumerate(channels):
             is_owner = not owners or channel.node_id in owners
             if (missing and not is_owner) or (number and time.monotonic() >= until):
                 break
             try:
                 seen = await self._freshness.catch_up(channel, key)
+                if is_better_asked(channels[number + 1 :], seen, channel):
+                    channels.append(channel)
+                    continue
                 reply = cast(ValueReply, await channel.request(build))
             except ServiceError as error:
                 # It may be asked of the next whatever became of it here.

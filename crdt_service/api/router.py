@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, cast
 
-from crdt_service.api.freshness import Freshness
+from crdt_service.api.freshness import Freshness, is_better_asked
 from crdt_service.api.many import Answer, Outcome, Send, name_items, spread
 from crdt_service.api.owners import Cluster, Directory, Owners
 from crdt_service.api.proximity import Kind, Proximity
 from crdt_service.api.reading import ELSEWHERE, NO_NODE, Reader, refusal
 from crdt_service.api.recall import find_out, recalling
-from crdt_service.api.session import Seen, covers
+from crdt_service.api.session import Seen, covers, holds
 from crdt_service.api.settling import Settled, settle
 from crdt_service.datatypes.registry import is_repeatable
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError, UnreachableError
@@ -381,12 +381,16 @@ class Router:
         refused: dict[str, ServiceError] = {}
         for key in dict.fromkeys(keys):
             try:
-                is_conditional = key in conditional
-                routes[key] = (
-                    [self._owners.decider(key, node_id)] if is_conditional else self._route(key, node_id, kind)
-                )
+                if key in conditional:
+                    routes[key] = [self._owners.decider(key, node_id)]
+                else:
+                    routes[key] = self._route(key, node_id, kind)
             except ServiceError as error:
                 routes[key], refused[key] = [], error
+        if kind == "write":  # What follows on what was seen goes to who holds it, be that slow.
+            for key, route in routes.items():
+                seen = self._freshness.look(key)
+                route.sort(key=lambda channel, seen=seen: not holds(seen, channel.replica))  # type: ignore[misc]
         outcomes = await spread(
             [routes[key] for key in keys],
             send,
@@ -420,6 +424,9 @@ class Router:
                 break
             try:
                 before = None if node_id is not None else await self._freshness.catch_up(channel, key)
+                if is_better_asked(channels[number + 1 :], before, channel):
+                    channels.append(channel)
+                    continue
                 send = self._decide(channel, build) if is_conditional else self._reader.timed(channel, build, "write")
                 reply = cast(ValueReply, await send)
                 self._freshness.note_write(key, before, channel, reply)

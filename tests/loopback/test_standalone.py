@@ -47,7 +47,7 @@ def test_every_backend_reads_what_every_other_wrote(standing_alone):
     assert {key: [BACKENDS] * BACKENDS for key in KEYS} == {
         key: [answer["value"] for answer in answers] for key, answers in read.items()
     }
-    assert {key: 1 for key in KEYS} == {key: len({answer["node"] for answer in answers}) for key, answers in read.items()}
+    assert dict.fromkeys(KEYS, 1) == {key: len({answer["node"] for answer in answers}) for key, answers in read.items()}
     for url in urls:
         listed = cluster.client.get(f"{url}/v1/keys").json()["keys"]
         assert KEYS == [each["key"] for each in listed]

@@ -151,6 +151,19 @@ async def test_writes_follow_what_was_read_to_its_node():
         assert (taker, taker) == (batch_taker, (await world.router.read(KEY, None))[0])
 
 
+@pytest.mark.parametrize("way", ["write", "batch", "delete"])
+async def test_a_slow_node_that_alone_holds_what_was_read_takes_what_follows(way):
+    async with apart() as world:
+        await world.router.write(KEY, *ADD, None)
+        find_slow(world, world.ways[0])
+        remove = b'{"remove":"x"}'
+        if way == "batch":
+            await world.router.write_many([WriteItem(KEY, "aw_set", remove)])
+        else:
+            await empty(world, "aw_set", remove if way == "write" else None)
+        assert (b"", b"", b"", []) == await show(world)
+
+
 async def test_who_is_away_is_not_waited_for():
     async with apart() as world:
         await write_everywhere(world, *ADD)
