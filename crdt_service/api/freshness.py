@@ -49,7 +49,8 @@ class Freshness:
     async def catch_up(self, channel: Channel, key: str) -> Seen | None:
         """Have an owner hold what was seen of a key before it is asked to change or show it, if it can be.
 
-        It is compared first, then the owner takes over what all others hold, or else what a majority of them does.
+        It is compared first, then the owner takes over what all others hold; where nobody that is connected holds what
+        was seen, it takes over what a majority of them does, and that has to do.
 
         Returns:
             What was seen of the key, which the owner holds unless those that do are away.
@@ -57,9 +58,12 @@ class Freshness:
         seen = self._session.look(key)
         if holds(seen, channel.replica) or not self._is_owner(channel, key):
             return seen
+        concerns = [Concern.ONE, Concern.ALL]
+        if not any(holds(seen, each.replica) for each in self._owners.connected(key)):
+            concerns.append(Concern.MAJORITY)
         try:
             async with asyncio.timeout(CATCH_UP_SECONDS_MAX):
-                for concern in (Concern.ONE, Concern.ALL, Concern.MAJORITY):
+                for concern in concerns:
                     try:
                         request = partial(ReadRequest, key=key, concern=concern)
                         reply = cast(ValueReply, await channel.request(request))

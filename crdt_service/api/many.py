@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -44,9 +43,9 @@ async def spread(
     outcomes: list[Outcome] = [last] * len(routes)
     lost: dict[int, ServiceError] = {}
     waiting = list(range(len(routes)))
-    until = time.monotonic() + seconds_max
+    until = asyncio.get_running_loop().time() + seconds_max
     for turn in range(max(map(len, routes), default=0)):
-        if turn and time.monotonic() >= until:
+        if turn and asyncio.get_running_loop().time() >= until:
             break
         groups: dict[str, tuple[Channel, list[int]]] = {}
         for place in waiting:

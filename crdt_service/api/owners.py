@@ -1,6 +1,6 @@
 """Which nodes are asked of a key, and in which order."""
 
-import time
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -80,6 +80,11 @@ class Owners:
         """Return the node ids of a key's owners, the preferred one first."""
         return self._cluster.placement.owners(slot_of(key))
 
+    def connected(self, key: str) -> list[Channel]:
+        """Return the channels to a key's owners, as far as there are any."""
+        channels = self._directory.channels
+        return [channels[name] for name in self.of(key) if name in channels]
+
     def choose(self, key: str, node_id: str | None, kind: Kind, seen: Seen | None = None) -> list[Channel]:
         """Return the channels to try: to the pinned node, or to the owners and then to all others.
 
@@ -130,7 +135,7 @@ class Owners:
 
     def _find(self, key: str, kind: Kind) -> _Route:
         channels = self._directory.channels
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         if now >= self._routes_until or len(channels) != self._routes_of:
             self._routes.clear()
             self._routes_until, self._routes_of = now + _ROUTES_SECONDS, len(channels)

@@ -1,6 +1,6 @@
 """Asks owners of a key, one after the other, until one answers that shows no less than was seen of it."""
 
-import time
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import cast
@@ -62,10 +62,11 @@ class Reader:
         seen = self._freshness.look(key)
         owners = self._owners.of(key)
         channels = self._owners.choose(key, None, kind, seen)
-        until = time.monotonic() + seconds_max
+        until = asyncio.get_running_loop().time() + seconds_max
         for number, channel in enumerate(channels):
             is_owner = not owners or channel.node_id in owners
-            if ((missing or behind) and not is_owner) or (number and time.monotonic() >= until):
+            is_late = number > 0 and asyncio.get_running_loop().time() >= until
+            if ((missing or behind) and not is_owner) or (is_late and not (seen and holds(seen, channel.replica))):
                 break
             next_owner = next((each for each in channels[number + 1 : number + 2] if each.node_id in owners), None)
             try:
@@ -106,11 +107,11 @@ class Reader:
         lost: OutcomeUnknownError | None = None
         missing: Answer | None = None
         owners = self._owners.of(key)
-        until = time.monotonic() + seconds_max
+        until = asyncio.get_running_loop().time() + seconds_max
         channels = self._owners.choose(key, None, "read", self._freshness.look(key))
         for number, channel in enumerate(channels):
             is_owner = not owners or channel.node_id in owners
-            if (missing and not is_owner) or (number and time.monotonic() >= until):
+            if (missing and not is_owner) or (number and asyncio.get_running_loop().time() >= until):
                 break
             try:
                 seen = await self._freshness.catch_up(channel, key)
@@ -144,11 +145,11 @@ class Reader:
         Raises:
             ServiceError: As the channel's request.
         """
-        started = time.monotonic()
+        started = asyncio.get_running_loop().time()
         try:
             return await channel.request(build)
         finally:
-            now = time.monotonic()
+            now = asyncio.get_running_loop().time()
             self._proximity.observe(kind, channel.node_id, now - started, now)
 
     async def _read_behind(self, key: str, behind: list[Channel], build: Build) -> Answer:
@@ -162,6 +163,9 @@ class Reader:
         last: ServiceError = NO_NODE
         for channel in behind:
             seen = await self._freshness.catch_up(channel, key)
+            if not holds(seen, channel.replica):  # Others were asked meanwhile, too, and one of them may hold all now.
+                holders = (each for each in self._owners.connected(key) if holds(seen, each.replica))
+                channel = next(holders, channel)  # noqa: PLW2901
             try:
                 reply = cast(ValueReply, await channel.request(build))
             except ServiceError as error:
@@ -189,7 +193,7 @@ class Reader:
             lambda answer: self._freshness.counts(seen, *answer),
         )
         if taker is second:
-            self._proximity.observe(kind, first.node_id, OVERTAKEN_SECONDS, time.monotonic())
+            self._proximity.observe(kind, first.node_id, OVERTAKEN_SECONDS, asyncio.get_running_loop().time())
         return taker, reply
 
 

@@ -1,7 +1,6 @@
 """Sends reads and writes to nodes, and tries another only where that cannot apply a write twice."""
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, cast
@@ -415,12 +414,12 @@ class Router:
         may_repeat: bool = False,
         is_conditional: bool = False,
     ) -> Answer:
-        until = time.monotonic() + TRY_SECONDS_MAX
+        until = asyncio.get_running_loop().time() + TRY_SECONDS_MAX
         last: ServiceError = NO_NODE
         lost: OutcomeUnknownError | None = None
         channels = [self._owners.decider(key, node_id)] if is_conditional else self._route(key, node_id, "write")
         for number, channel in enumerate(channels):
-            if number and time.monotonic() >= until:
+            if number and asyncio.get_running_loop().time() >= until:
                 break
             try:
                 before = None if node_id is not None else await self._freshness.catch_up(channel, key)
@@ -451,7 +450,7 @@ class Router:
             build=build,
             recall=recalling(key, concern, token),
             elsewhere=ELSEWHERE,
-            seconds_max=until - time.monotonic(),
+            seconds_max=until - asyncio.get_running_loop().time(),
         )
         if answer is None:
             raise lost

@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 # At about 500 bytes each. Of keys beyond it, those used longest ago are forgotten: they are asked of the first owner.
 KEYS_MAX = 1 << 15
-# Of one key, nodes that none is known to hold together: rare, and settled by the next read.
-_DEBTS_MAX = 3
+# Of one key, parts that no node is known to hold together: rare, settled by the next read, and one for each owner.
+_DEBTS_MAX = 8
 
 
 class Seen(NamedTuple):
     """What was seen of one key.
 
     Attributes:
-        digest: Of what was seen last, empty if that is not known or nothing.
+        digest: Of all that was seen together; empty if that is not known, as where there are several debts.
         debts: Directories by name; who is in each of the sets holds all that was seen.
     """
 
@@ -58,17 +58,14 @@ class Session:
         """
         now = self._seen.pop(key, None)
         holder = frozenset((replica,))
-        if now is None or now is before:
-            if now is not None and not is_whole:
-                seen = Seen(b"", (*now.debts, holder)[-_DEBTS_MAX:])
-            elif now is not None and digest and now.digest == digest and len(now.debts) == 1:
-                seen = Seen(digest, (now.debts[0] | holder,))
-            else:
-                seen = Seen(digest, (holder,))
+        if now is not None and digest and now.digest == digest:
+            seen = Seen(digest, (now.debts[0] | holder,))
+        elif now is None or (now is before and is_whole):
+            seen = Seen(digest, (holder,))
         elif holds(now, replica):
-            seen = now if digest and now.digest == digest else Seen(b"", (holder,))
+            seen = Seen(b"", (holder,))
         else:
-            seen = Seen(b"", (*now.debts, holder)[-_DEBTS_MAX:])
+            seen = Seen(b"", (*(debt for debt in now.debts if debt != holder), holder)[-_DEBTS_MAX:])
         self._seen[key] = seen
         if len(self._seen) > self._keys_max:
             del self._seen[next(iter(self._seen))]
@@ -81,4 +78,4 @@ def holds(seen: Seen | None, replica: str) -> bool:
 
 def covers(seen: Seen | None, replica: str, digest: bytes) -> bool:
     """Tell whether what a node shows of a key, by its digest, includes all that was seen of it."""
-    return holds(seen, replica) or bool(seen and digest and seen.digest == digest and len(seen.debts) == 1)
+    return holds(seen, replica) or bool(seen and digest and seen.digest == digest)
