@@ -114,6 +114,8 @@ class Keys:
                     "plugin_unavailable",
                     "unknown_type",
                     "type_conflict",
+                    "illegal_transition",
+                    "already_created",
                     "limit_exceeded",
                     "too_many_origins",
                     "precondition_failed",

@@ -1,10 +1,12 @@
 """One key that real nodes created with different types while they did not see each other."""
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
-from crdt_service.client import ApiError, Change, Client, Deletion, Write
+from crdt_service.client import NEVER, ApiError, Change, Client, Deletion, Write
 from loadtests.cluster import LoopbackCluster, wait_until
 from tests.loopback.partition import heal, start_apart
 from tests.loopback.test_conflict import count
@@ -87,3 +89,37 @@ def test_the_type_that_is_named_is_that_of_the_write(cluster):
     assert (400, "invalid_query") == (answer.status_code, answer.json()["error"]["code"])
     answer = cluster.client.get(f"{cluster.url}/v1/keys/n?type=set")
     assert (400, "invalid_query") == (answer.status_code, answer.json()["error"]["code"])
+
+
+def test_of_two_creators_at_once_none_is_forgotten_and_one_is_told_at_once(tmp_path):
+    with (
+        LoopbackCluster(tmp_path) as cluster,
+        Client(cluster.url, retry=NEVER) as client,
+        ThreadPoolExecutor(2) as threads,
+    ):
+
+        def create(key, type_name, op, node):
+            try:
+                return client.write(key, type_name, op, node=node, concern="all")
+            except ApiError as error:
+                assert "type_conflict" == error.code
+                return None
+
+        both = []
+        for number in range(30):
+            sides = (("lww_register", {"assign": 1}, "node-0"), ("aw_set", {"add": "x"}, "node-1"))
+            made = list(threads.map(partial(create, f"k{number}"), *zip(*sides, strict=True)))
+            written = [each.type for each in made if each is not None]
+            assert written, made
+            for name in cluster.node_ids:
+                shown = client.read(f"k{number}", node=name)
+                others = shown.conflict.other_types if shown.conflict else []
+                assert (set(written), written) == (
+                    {shown.type, *others},
+                    [client.read(f"k{number}", node=name, type_name=each).type for each in written],
+                )
+            if len(written) == 2:
+                both.append(number)
+                assert any(each.conflict and each.conflict.other_types for each in made), made
+        assert len(both) == len(list(client.conflicts()))
+        assert both, "no two of thirty were at once"
