@@ -6,6 +6,7 @@ from tests.sim.judge import (
     convergence,
     double_count,
     garbage,
+    hidden_type,
     lost_write,
     phantom,
     resurrection,
@@ -18,6 +19,7 @@ from tests.sim.judge import (
 JUDGES = (
     convergence,
     lost_write,
+    hidden_type,
     double_count,
     phantom,
     resurrection,
