@@ -49,14 +49,16 @@ class Batch:
         absurd_stamps: Deltas refused because their stamps lie too far in the future.
     """
 
-    def __init__(self, store: Store, clock: HybridClock, origin: str, floor: int = 0) -> None:
+    def __init__(
+        self, store: Store, clock: HybridClock, origin: str, floor: int = 0, *, may_note_presence: bool = True
+    ) -> None:
         self.pending: dict[Address, Any] = {}
         self.written: set[Address] = set()
         self.absurd_stamps = 0
         self._tags: dict[str, tuple[int, ...]] = {}  # Of the pending addresses, by key.
         self._store = store
         self._clock = clock
-        self._origin = Origin(origin, clock.tick, floor)
+        self._origin = Origin(origin, clock.tick, floor, may_note_presence)
         # What came in as one delta goes to the log as it came, without being encoded again.
         self._single: dict[Address, Delta] = {}
 
