@@ -526,6 +526,29 @@ class Node:
         return self._answerer.answer(request, epoch)
 
 
+async def run_node(
+    make: Callable[..., Node], listen: Endpoint, metrics_listen: Endpoint, stopping: asyncio.Event
+) -> None:
+    """Run a node until `stopping` is set; start it again in this process whenever its directory got another name.
+
+    Args:
+        make: Returns the node, given `fenced` and `times_fenced`.
+        listen: Where peers and backends reach it.
+        metrics_listen: Where its probes and metrics are.
+        stopping: Ends it.
+
+    Raises:
+        ConfigError: An address cannot be listened on, or the directory cannot be used.
+        OSError: The disk failed.
+    """
+    fenced = ""
+    for times in itertools.count():
+        reason = await make(fenced=fenced, times_fenced=times).run(listen, metrics_listen, stopping)
+        if reason is None:
+            return
+        fenced = reason
+
+
 async def _set_after(event: asyncio.Event, *others: asyncio.Event) -> None:
     """Set an event once one of others is."""
     waiting = [asyncio.create_task(other.wait()) for other in others]
