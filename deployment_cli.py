@@ -11,7 +11,7 @@ def _run_prepared(missing: str) -> None:
     """Go on in the environment that make prepared, if there is one and this is another."""
     python = _PREPARED / "bin" / "python"
     if Path(sys.prefix).resolve() != _PREPARED and (_PREPARED / ".ready").exists():
-        os.execv(python, [python, *sys.argv])  # noqa: S606 - the same program with the same arguments.
+        os.execv(python, [str(python), *sys.argv])  # noqa: S606 - the same program with the same arguments.
     print(
         f"error: the Python package {missing} is not installed\n"
         "  remedy: run `make venv` in the checkout, then the same command again",
