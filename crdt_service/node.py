@@ -20,7 +20,7 @@ from crdt_service.api.probe import Probe
 from crdt_service.disk.disk import Disk
 from crdt_service.disk.journal import Journal
 from crdt_service.disk.measured import MeasuredJournal
-from crdt_service.kernel.clock import Clock, HybridClock, SystemClock
+from crdt_service.kernel.clock import Clock, HybridClock, SystemClock, own_offset
 from crdt_service.kernel.config import Config, PluginsConfig
 from crdt_service.kernel.error import ConfigError, ServiceError
 from crdt_service.kernel.ident import check_node_id, new_replica
@@ -249,7 +249,13 @@ class Node:
         self._backup = BackupSource(self._store, clock, lambda: self._placer.is_ready)
         identity = Identity(NODE, node_id, replica.id)
         self._server = Server(
-            identity, secret, self._handle, credentials, recorder, list_unreachable=self._list_unreachable
+            identity,
+            secret,
+            self._handle,
+            credentials,
+            recorder,
+            list_unreachable=self._list_unreachable,
+            clock=self._hybrid,
         )
         discover = resolve_fixed(peers) if peers else resolve_dns(config.peer_service, config.peer_port)
         is_clustered = config.crdt.cluster_enabled
@@ -261,6 +267,7 @@ class Node:
             on_open=self._exchange.run,
             randomness=randomness,
             credentials=credentials,
+            clock=self._hybrid,
         )
         # Who is silent is still a member: what membership makes of that follows its own, longer limits.
         self._gossip = Gossip(self._swim, self._mesh.linked, time.monotonic)
@@ -436,6 +443,8 @@ class Node:
         lost = 0 if document is None else len(document.lost)
         self._metrics.set_decision(self._replica.epoch, sum(self._placer.missing().values()), lost)
         self._metrics.set_placement(len(self._transfer.surplus), self._transfer.count_under_replicated())
+        self._metrics.set_clock(own_offset(self._hybrid.offsets))
+        self._metrics.set_lead(self._hybrid.lead_seconds)
         volume = shutil.disk_usage(self._data_dir)
         self._metrics.set_backup(
             decode_success(self._read(SUCCESS_KEY)),
@@ -467,6 +476,7 @@ class Node:
                 is_synced=self._transfer.is_synced,
                 surplus_slots=len(self._transfer.surplus),
                 members=[member.state for member in self._swim.members()],
+                offsets=dict(self._hybrid.offsets),
                 is_placed=is_placed,
                 placement=placement,
                 fenced=self._fenced,

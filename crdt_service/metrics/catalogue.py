@@ -98,7 +98,24 @@ CATALOGUE = (
     ),
     Metric("jarvis_antientropy_bytes_total", Kind.COUNTER, "Bytes moved by digest exchanges.", _NODE),
     Metric("jarvis_deltas_refused_total", Kind.COUNTER, "Deltas from peers that broke a rule.", _NODE),
-    Metric("jarvis_clock_refused_total", Kind.COUNTER, "Deltas from peers with stamps too far in the future.", _NODE),
+    Metric(
+        "jarvis_clock_refused_total",
+        Kind.COUNTER,
+        "Deltas from peers with stamps that no clock can have made, such as of the year 5000.",
+        _NODE,
+    ),
+    Metric(
+        "jarvis_clock_offset_seconds",
+        Kind.GAUGE,
+        "How far this process's clock is ahead of that of the node from which it differs most; negative: behind.",
+        _BOTH,
+    ),
+    Metric(
+        "jarvis_clock_lead_seconds",
+        Kind.GAUGE,
+        "How far the newest stamp that this node knows is ahead of its clock, 0 if it is not: a clock is or was wrong.",
+        _NODE,
+    ),
     Metric(
         "jarvis_members",
         Kind.GAUGE,

@@ -7,6 +7,7 @@ import random
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 
+from crdt_service.kernel.clock import HybridClock
 from crdt_service.kernel.error import ServiceError
 from crdt_service.membership.link import Endpoint, Link, Links
 from crdt_service.net.channel import Channel, Observe
@@ -36,6 +37,7 @@ class Mesh:
         on_open: Uses a channel from when it may be used; it is cancelled when the channel falls silent or closes, and
             called again when the other end is heard again.
         observe: Hears of each request on any channel, as `Channel` says.
+        clock: Learns what the clocks of those at the other ends say.
 
     Attributes:
         channels: Channels that may be used, by node id.
@@ -53,6 +55,7 @@ class Mesh:
         randomness: random.Random,
         credentials: Credentials | None = None,
         observe: Observe | None = None,
+        clock: HybridClock | None = None,
     ) -> None:
         self.channels: dict[str, Channel] = {}
         self.linked: dict[str, Channel] = {}
@@ -66,6 +69,7 @@ class Mesh:
         self._random = randomness
         self._credentials = credentials
         self._observe = observe
+        self._clock = clock
         self._view = Links()
         self._links: dict[Endpoint, asyncio.Task[None]] = {}
 
@@ -112,7 +116,12 @@ class Mesh:
             try:
                 async with asyncio.timeout(DIAL_SECONDS_MAX):
                     other, channel = await open_channel(
-                        *endpoint, self._secret, self._identity, self._credentials, observe=self._observe
+                        *endpoint,
+                        self._secret,
+                        self._identity,
+                        self._credentials,
+                        observe=self._observe,
+                        clock=self._clock,
                     )
             except ServiceError as error:
                 if self._view.update(endpoint, "refused"):

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 
+from crdt_service.kernel.clock import HybridClock
 from crdt_service.kernel.error import ServiceError
 from crdt_service.net.connection import Connection
 from crdt_service.net.credentials import Credentials, shaking_hands
@@ -32,6 +33,7 @@ class Server:
         recorder: Recorder | None = None,
         *,
         list_unreachable: ListUnreachable = list,
+        clock: HybridClock | None = None,
     ) -> None:
         self._identity = identity
         self._secret = secret
@@ -39,6 +41,7 @@ class Server:
         self._credentials = credentials
         self._recorder = recorder
         self._list_unreachable = list_unreachable
+        self._clock = clock
         self._serving: set[asyncio.Task[None]] = set()
         self._answers: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
@@ -102,6 +105,7 @@ class Server:
                 self._answers,
                 self._recorder,
                 list_unreachable=self._list_unreachable,
+                clock=self._clock,
             )
             connection.start(session)
             await connection.wait_lost()

@@ -12,6 +12,7 @@ from typing import Annotated, Generic, NamedTuple, TypeVar, get_args
 import msgspec
 from msgspec import Meta
 
+from crdt_service.kernel.clock import STAMP_MAX
 from crdt_service.kernel.error import MalformedError
 from crdt_service.kernel.slot import NAME_BYTES, SLOTS
 
@@ -51,6 +52,7 @@ Nonce = Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 # The digest of what a key holds, empty if that is nothing.
 Etag = Annotated[bytes, Meta(max_length=DIGEST_BYTES)]
 RequestId = Annotated[int, Meta(ge=0, le=2**53)]
+Stamp = Annotated[int, Meta(ge=0, le=STAMP_MAX)]
 Number = Annotated[int, Meta(ge=0, le=2**53)]
 
 
@@ -759,11 +761,15 @@ class PulseReply(msgspec.Struct, frozen=True, array_like=True, tag=49, forbid_un
     Attributes:
         boot_ms: What its machine's clock since boot says, in milliseconds: it never goes back, and counts suspensions.
         unreachable: Members that it has no channel to or hears nothing from, some of them if there are many.
+        wall_ms: What its wall clock says, in milliseconds since 1970; 0 where that is not told.
+        stamp: The greatest hybrid logical stamp that it has made or observed.
     """
 
     id: RequestId
     boot_ms: Number
     unreachable: Annotated[list[Identifier], Meta(max_length=UNREACHABLE_MAX)]
+    wall_ms: Number = 0
+    stamp: Stamp = 0
 
 
 class ReceiptRequest(msgspec.Struct, frozen=True, array_like=True, tag=78, forbid_unknown_fields=True):

@@ -61,8 +61,8 @@ class History:
 
     `final` is, by node, the states by (key, tag) once it was quiet, and `owners` who should hold each key then; `disks`
     counts the disks that each node has lost; `placements` is what was durably known of who owns what;
-    `clock_error_seconds` how far two clocks may be apart; `is_purging` whether deleted keys are forgotten within the
-    world's time, and `vacant` those that are not, by node, long after calm.
+    `clock_error_seconds` how far two clocks may be apart, and `calm_at` when all faults had ended; `is_purging` whether
+    deleted keys are forgotten within the world's time, and `vacant` those that are not, by node, long after calm.
     """
 
     writes: list[Write] = field(default_factory=list)
@@ -74,6 +74,7 @@ class History:
     disks: dict[str, int] = field(default_factory=dict)
     placements: Placements = field(default_factory=Placements)
     clock_error_seconds: float = 0.0
+    calm_at: float = float("inf")
     is_purging: bool = False
     vacant: dict[str, list[str]] = field(default_factory=dict)
     unavailable: list[str] = field(default_factory=list)
