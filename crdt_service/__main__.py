@@ -29,17 +29,17 @@ from crdt_service.kernel.config import (
     read_encryption_keys,
     read_node_count,
     read_plugins,
-    read_secret,
     split_address,
 )
 from crdt_service.kernel.error import ConfigError, ServiceError
 from crdt_service.kernel.ident import check_node_id, check_zone
 from crdt_service.key_command import create_key, install_keys, list_keys, revoke_key, rotate_key
 from crdt_service.net.certificate import read_server_certificate
-from crdt_service.net.credentials import BACKEND_NAME, Credentials, read_credentials
+from crdt_service.net.cluster import ClusterIdentity
+from crdt_service.net.credentials import BACKEND_NAME, OPERATOR_NAME, Credentials, read_credentials
 from crdt_service.net.files import raise_open_files
 from crdt_service.net.kubernetes import Kubernetes, create_secret, create_volume
-from crdt_service.net.operator import OPERATOR_NAME, Operator
+from crdt_service.net.operator import Operator
 from crdt_service.node import Node, run_node
 from crdt_service.placement_command import PlacementCommand
 from crdt_service.resize import Resizing
@@ -142,7 +142,7 @@ def _run_node(options: argparse.Namespace) -> None:
     make = partial(
         Node,
         config,
-        read_secret(options.secret_file),
+        _read_cluster(options, config.peer_service),
         node_id=options.node_id,
         data_dir=options.data_dir,
         peers=[split_address(peer, "--peer") for peer in options.peer],
@@ -240,7 +240,11 @@ def _read_line(prompt: str) -> str:
 
 def _operator(options: argparse.Namespace) -> Operator:
     name = check_node_id(options.name)
-    return Operator(read_secret(options.secret_file), _read_credentials(options, name), name)
+    return Operator(_read_cluster(options), _read_credentials(options, name), name)
+
+
+def _read_cluster(options: argparse.Namespace, default: str = "") -> ClusterIdentity:
+    return ClusterIdentity.of_files(options.secret_file, options.cluster_name_file or options.cluster_name or default)
 
 
 def _read_encryption_keys(options: argparse.Namespace) -> list[Key]:
@@ -253,7 +257,7 @@ def _run_backend(options: argparse.Namespace) -> None:
     recorder = _observe(config, BACKEND_NAME, socket.gethostname())
     backend = Backend(
         config,
-        read_secret(options.secret_file),
+        _read_cluster(options, config.peer_service),
         peers=[split_address(peer, "--peer") for peer in options.peer],
         credentials=_read_credentials(options, BACKEND_NAME),
         zone=check_zone(options.zone),
@@ -436,8 +440,19 @@ def _add_placement_commands(
 
 def _add_access(parser: argparse.ArgumentParser, *, is_secret_required: bool) -> None:
     parser.add_argument(
-        "--secret-file", type=Path, required=is_secret_required, help="cluster secret, at least 32 bytes"
+        "--secret-file",
+        type=Path,
+        required=is_secret_required,
+        help="cluster secret, at least 32 bytes; or two, each on a line, while they are rotated",
     )
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument(
+        "--cluster-name",
+        default="",
+        help="the same for all processes of a cluster; if not given, for a node and a backend peer_service of the "
+        "configuration, for other commands that of the node that is asked",
+    )
+    names.add_argument("--cluster-name-file", type=Path, help="a file that says it, and may change")
     parser.add_argument("--tls-cert", type=Path, help="PEM certificate of this process; with the next two, mutual TLS")
     parser.add_argument("--tls-key", type=Path, help="PEM file of its private key")
     parser.add_argument("--tls-ca", type=Path, help="PEM file of the authority that all processes' certificates are of")

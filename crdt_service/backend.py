@@ -25,6 +25,7 @@ from crdt_service.membership.link import Endpoint
 from crdt_service.metrics.metrics import BackendMetrics
 from crdt_service.net.certificate import ServerCertificate
 from crdt_service.net.channel import Channel
+from crdt_service.net.cluster import ClusterIdentity
 from crdt_service.net.credentials import Credentials
 from crdt_service.net.handshake import BACKEND, Identity
 from crdt_service.net.http import HttpServer
@@ -45,7 +46,7 @@ class Backend:
 
     Args:
         config: What all processes share.
-        secret: What proves that a process belongs to the cluster.
+        cluster: Which cluster it belongs to, and what proves that.
         peers: Addresses of nodes, instead of DNS.
         credentials: For mutual TLS with the nodes; None for none.
         keyring: Whose tokens are good; None to let everyone in.
@@ -59,7 +60,7 @@ class Backend:
     def __init__(
         self,
         config: Config,
-        secret: bytes,
+        cluster: ClusterIdentity,
         *,
         peers: list[Endpoint],
         credentials: Credentials | None,
@@ -81,7 +82,7 @@ class Backend:
         self._clock = HybridClock(SystemClock())
         self._mesh = Mesh(
             Identity(BACKEND, "backend", ""),
-            secret,
+            cluster,
             resolve=resolve_fixed(peers) if peers else resolve_dns(config.peer_service, config.peer_port),
             learn=self._learn,
             on_open=self._ask,
@@ -89,6 +90,7 @@ class Backend:
             credentials=credentials,
             observe=self._observe,
             clock=self._clock,
+            accepts_before=lambda: self._follower.placement.document is None,
         )
         self._follower = Follower(self._mesh.channels, config.crdt.replication_factor, time.monotonic, randomness)
         self._linger_seconds = linger_seconds

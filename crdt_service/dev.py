@@ -29,15 +29,16 @@ from crdt_service.kernel.config import (
     PluginsConfig,
     RateLimitingConfig,
     SecurityConfig,
-    read_secret,
 )
 from crdt_service.kernel.error import ConfigError
 from crdt_service.key_command import create_key
 from crdt_service.membership.link import Endpoint
+from crdt_service.net.cluster import ClusterIdentity
 from crdt_service.node import Node, run_node
 
 LOOPBACK = "127.0.0.1"
 DATA_DIR = ".jarvis"
+CLUSTER_NAME = "dev"
 PORT = 8000
 # Raising it allows more nodes in one process, which all share its one processor.
 NODES_MAX = 9
@@ -80,7 +81,7 @@ class DevCluster:
         try:
             asked.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.node_count = _count_nodes(asked)
-            secret = _read_or_make_secret(asked.data_dir / "secret")
+            _make_secret(asked.data_dir / "secret")
             keys_file: Path | None = None
             self.token_file: Path | None = None
             if asked.with_keys:
@@ -89,6 +90,7 @@ class DevCluster:
             raise ConfigError(
                 f"--data {asked.data_dir}: {error.strerror}", "give a directory that this user may write"
             ) from error
+        identity = ClusterIdentity.of_files(asked.data_dir / "secret", CLUSTER_NAME)
         self.url = f"http://{LOOPBACK}:{asked.port}"
         config = _config(self.node_count, is_key_required=asked.with_keys)
         ports = _free_ports(2 * self.node_count)
@@ -100,7 +102,7 @@ class DevCluster:
                 partial(
                     Node,
                     config,
-                    secret,
+                    identity,
                     node_id=f"node-{number}",
                     data_dir=asked.data_dir / f"node-{number}",
                     peers=addresses,
@@ -116,7 +118,7 @@ class DevCluster:
             for number, address, probe_port in zip(itertools.count(), addresses, ports[self.node_count :], strict=False)
         ]
         keyring = None if keys_file is None else Keyring(keys_file, time.time)
-        self._backend = Backend(config, secret, peers=addresses, credentials=None, keyring=keyring, plugins=plugins)
+        self._backend = Backend(config, identity, peers=addresses, credentials=None, keyring=keyring, plugins=plugins)
         self._listen: Endpoint = (LOOPBACK, asked.port)
 
     async def run(self, stopping: asyncio.Event, on_ready: Callable[[], None]) -> None:
@@ -209,10 +211,9 @@ def _count_nodes(asked: Developing) -> int:
     return there or asked.node_count or 1
 
 
-def _read_or_make_secret(path: Path) -> bytes:
+def _make_secret(path: Path) -> None:
     if not path.exists():
         _write_private(path, secrets.token_hex(32))
-    return read_secret(path)
 
 
 def _make_key(data_dir: Path) -> tuple[Path, Path]:

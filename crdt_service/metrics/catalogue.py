@@ -151,6 +151,28 @@ CATALOGUE = (
         "Data directories whose loss an operator has accepted and not confirmed yet.",
         _NODE,
     ),
+    Metric(
+        "jarvis_peer_refusals_total",
+        Kind.COUNTER,
+        "Connections to the port of peers that were refused: `other_cluster` is of another one, `silent` proved "
+        "nothing in time, `crowded_out` made room for others that have proved nothing yet.",
+        _NODE,
+        (
+            Label(
+                "reason",
+                (
+                    "other_cluster",
+                    "authentication_failed",
+                    "certificate_refused",
+                    "malformed",
+                    "invalid_config",
+                    "silent",
+                    "crowded_out",
+                    "full",
+                ),
+            ),
+        ),
+    ),
     Metric("jarvis_fenced_total", Kind.COUNTER, "Times that this node's volume was not what others knew.", _NODE),
     Metric("jarvis_handoff_slots", Kind.GAUGE, "Slots held and not owned, to be handed over.", _NODE),
     Metric(

@@ -45,6 +45,8 @@ PURGED_KEYS_MAX = 256
 
 T = TypeVar("T")
 
+# Empty for who is of none, and for who speaks the protocol before.
+ClusterName = Annotated[str, Meta(max_length=253)]
 Identifier = Annotated[str, Meta(max_length=128)]
 Digest = Annotated[bytes, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 SlotMap = Annotated[bytes, Meta(max_length=SLOTS // 8)]
@@ -211,13 +213,14 @@ class Step(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
-    """First of a handshake, by the dialling end; `replica` is empty for a backend."""
+    """First of a handshake, by the dialling end; `replica` is empty for a backend and for an operator."""
 
     protocol: int
     role: Identifier
     node_id: Identifier
     replica: Identifier
     nonce: Nonce
+    cluster: ClusterName = ""
 
 
 class Challenge(msgspec.Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
@@ -227,6 +230,7 @@ class Challenge(msgspec.Struct, frozen=True, array_like=True, tag=2, forbid_unkn
     replica: Identifier
     nonce: Nonce
     proof: Nonce
+    cluster: ClusterName = ""
 
 
 class Proof(msgspec.Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
@@ -1070,7 +1074,7 @@ REQUEST_NAMES: dict[type, str] = {
 }
 
 
-def encode_message(message: Received | Reply | Handshake | Placed[Request] | Placed[Reply]) -> bytes:
+def encode_message(message: Received | Reply | Placed[Request] | Placed[Reply]) -> bytes:
     """Return the bytes of a message."""
     if type(message) is Placed:
         return _EPOCH.pack(_PLACED, message.epoch) + _encoder.encode(message.message)
@@ -1102,6 +1106,13 @@ def decode_reply(data: bytes | bytearray) -> Reply | Placed[Reply]:
         MalformedError: There is none.
     """
     return _decode_placed(_reply, data) if data[:1] == _PLACED_BYTE else _decode(_reply, data)
+
+
+def encode_handshake(message: Handshake) -> bytes:
+    """Return the bytes of a handshake's message; one without a cluster's name is as the release before has it."""
+    if isinstance(message, Proof) or message.cluster:
+        return _encoder.encode(message)
+    return _encoder.encode((message.__struct_config__.tag, *msgspec.structs.astuple(message)[:-1]))
 
 
 def decode_handshake(data: bytes | bytearray) -> Handshake:
