@@ -231,7 +231,7 @@ def check_node_count(text: str, where: str) -> int:
 
 
 def split_address(text: str, flag: str) -> tuple[str, int]:
-    """Return (host, port) of ``HOST:PORT``.
+    """Return (host, port) of ``HOST:PORT``; an address of IPv6 may be in brackets, or not.
 
     Raises:
         ConfigError: It is no such pair; `flag` says where it was given.
@@ -240,6 +240,11 @@ def split_address(text: str, flag: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
         raise ConfigError(f"{flag} {text}: no HOST:PORT", "give for example 0.0.0.0:8001")
     return host.strip("[]"), int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """Return ``HOST:PORT``, an address of IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _read_json(path: Path, kind: type[_T]) -> _T:
