@@ -1,4 +1,4 @@
-"""Clusters and releases that are not the usual ones: DNS elsewhere or of another domain, IPv6, odd versions, long names."""
+"""Clusters and releases that are not the usual ones: DNS elsewhere, another domain, IPv6, odd versions, long names."""
 
 import ipaddress
 import json
