@@ -25,6 +25,7 @@ from crdt_service.dev import DATA_DIR, NODES_MAX, PORT, DevCluster, Developing, 
 from crdt_service.kernel.config import (
     Config,
     check_node_count,
+    join_address,
     read_config,
     read_encryption_keys,
     read_node_count,
@@ -181,8 +182,7 @@ def _node_count(options: argparse.Namespace) -> Callable[[], int]:
 def _advertise(given: str, listen: str) -> str:
     """Return where others reach this node: what was given, or where it listens unless that is everywhere."""
     if given:
-        split_address(given, "--advertise")
-        return given
+        return join_address(*split_address(given, "--advertise"))
     host, port = split_address(listen, "--listen")
     return "" if host in _EVERYWHERE or not port else listen
 

@@ -14,6 +14,7 @@ from crdt_service.net.cluster import ClusterIdentity
 from crdt_service.net.connection import Connection
 from crdt_service.net.credentials import Credentials, shaking_hands
 from crdt_service.net.handshake import AcceptsBefore, Identity, accept
+from crdt_service.net.listener import open_listeners
 from crdt_service.net.lobby import Lobby
 from crdt_service.net.refusal import CROWDED_OUT, FULL, SILENT, Refusals
 from crdt_service.net.session import Handler, ListUnreachable, Session
@@ -71,27 +72,26 @@ class Server:
         self._connected: dict[str, set[Connection]] = {}
         self._serving: set[asyncio.Task[None]] = set()
         self._answers: set[asyncio.Task[None]] = set()
-        self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
+        self._listeners: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; return the port, which was drawn if `port` is 0.
+        """Listen, on every address if `host` is `::`; return the port, which was drawn if `port` is 0.
 
         Raises:
             OSError: The address cannot be listened on.
         """
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = self._listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        listener.setblocking(False)
-        self._accepting = asyncio.create_task(self._accept(listener))
-        return int(listener.getsockname()[1])
+        self._listeners = open_listeners(host, port, BACKLOG)
+        self._accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
+        return int(self._listeners[0].getsockname()[1])
 
     async def close(self) -> None:
         """Stop listening, answer what was asked, and end every connection."""
-        if self._accepting is not None and self._listener is not None:
-            self._accepting.cancel()
-            await asyncio.gather(self._accepting, return_exceptions=True)
-            self._listener.close()
+        for accepting in self._accepting:
+            accepting.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close()
         if self._answers:
             await asyncio.wait(self._answers, timeout=DRAIN_SECONDS_MAX)
         for task in self._serving:
