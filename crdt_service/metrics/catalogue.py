@@ -92,7 +92,7 @@ CATALOGUE = (
     Metric(
         "jarvis_crdt_conflicts_total",
         Kind.COUNTER,
-        "Concurrent writes that joined others of the same register or workflow.",
+        "Concurrent writes that joined others of a register or workflow, and types that joined others of a key.",
         _NODE,
         (Label("type", bound="data types with conflicts"), Label("strategy", bound="conflict strategies")),
     ),

@@ -305,11 +305,11 @@ class WriteItem(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     """One write.
 
     Attributes:
-        type_name: Empty for a deletion.
+        type_name: Empty for a deletion, but for one of a TypedRequest.
         op: A JSON operation of the type; empty for a deletion.
         if_match: Write only if the key has this digest; if it is empty, only if the key is missing.
         token: If a write of this name was applied, answer so and do nothing.
-        is_delete: Empty the key of all types that it has.
+        is_delete: Empty the key of all types that it has, or of `type_name`.
     """
 
     key: str
@@ -998,6 +998,22 @@ class ProposeRequest(msgspec.Struct, frozen=True, array_like=True, tag=88, forbi
     replication_factor: Annotated[int, Meta(ge=0, le=100)] = 0
 
 
+TypedRequestBody = ReadRequest | ReadManyRequest | ExplainRequest | WriteRequest | DeleteRequest | WriteManyRequest
+
+
+class TypedRequest(msgspec.Struct, frozen=True, array_like=True, tag=95, forbid_unknown_fields=True):
+    """A request about one type of its keys, whichever of their types readers see; only of who speaks protocol 4.
+
+    Attributes:
+        type_name: That type; writes are to it, and a deletion empties the key of it alone.
+        request: The request, whose id does not count.
+    """
+
+    id: RequestId
+    type_name: Annotated[str, Meta(min_length=1, max_length=128)]
+    request: TypedRequestBody
+
+
 class TracedRequest(msgspec.Struct, frozen=True, array_like=True, tag=90, forbid_unknown_fields=True):
     """A request that belongs to a trace that is recorded; one that does not travels without this.
 
@@ -1015,7 +1031,9 @@ ReplicationRequest = PushRequest | ProgressRequest | StateRequest | OwnershipReq
 RepairRequest = RootRequest | SumRequest | FetchRequest
 ConflictRequest = ConflictsRequest | ExplainRequest
 WritingRequest = WriteRequest | DeleteRequest | WriteManyRequest | ReceiptRequest
-ClientRequest = ReadRequest | ReadManyRequest | WritingRequest | ListRequest | ChangesRequest | ConflictRequest
+ClientRequest = (
+    ReadRequest | ReadManyRequest | WritingRequest | TypedRequest | ListRequest | ChangesRequest | ConflictRequest
+)
 StoreRequest = ClientRequest | ReplicationRequest | RepairRequest | RestoreRequest | PurgeProtocol
 MembershipRequest = PingRequest | IndirectPingRequest | TableRequest
 OperatorRequest = BackupRequest | LeaveRequest | ProposeRequest

@@ -26,6 +26,7 @@ from crdt_service.membership.ownership import Group, Ownership
 from crdt_service.replication import commits
 from crdt_service.replication.commits import CommitLog
 from crdt_service.replication.handoff import Handoff
+from crdt_service.resolution.conflicts import Conflicts
 from crdt_service.store import batch
 from crdt_service.store.batch import Batch
 from crdt_service.store.tombstones import Tombstones
@@ -351,6 +352,13 @@ def first_phase_of_a_majority():
         yield Options(nodes=3, steps=100, purging_share=0.0, placed_share=0.0, profile=profile)
 
 
+@contextlib.contextmanager
+def hide_other_types():
+    """A key that was created with two types shows one, and says nothing of the other."""
+    with mock.patch.object(Conflicts, "update_types", lambda *_: []):
+        yield Options(two_types_share=1.0)
+
+
 # The judges of which at least one must find the bug.
 BUGS = {
     push_before_sync: {"lost_write", "double_count", "phantom", "convergence"},
@@ -378,4 +386,5 @@ BUGS = {
     empty_disk_votes: {"stale_read", "lost_write"},
     drop_unasked: {"lost_write", "retraction"},
     first_phase_of_a_majority: {"two_majorities"},
+    hide_other_types: {"hidden_type"},
 }

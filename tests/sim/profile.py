@@ -61,6 +61,7 @@ class Profile:
     horizon_seconds: float = HORIZON_SECONDS
     deletion_share: float = 0.0
     read_share: float = 0.15
+    two_types_share: float = 0.0
 
     @property
     def clock_error_seconds(self):
