@@ -10,13 +10,13 @@ import httpx
 
 from crdt_service.client import request as requests
 from crdt_service.client.connection import (
+    FAILURES,
     LIMITS,
     Token,
-    choose_trust,
     explain_failure,
-    limit_feed,
     make_headers,
     new_request_id,
+    plan_access,
 )
 from crdt_service.client.error import ApiError, read_error
 from crdt_service.client.feed import Follower
@@ -56,10 +56,17 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
         randomness: random.Random | None = None,
     ) -> None:
+        access = plan_access(url, ca_file, timeout_seconds, has_transport=transport is not None)
         self._http = httpx.Client(
-            base_url=url, verify=choose_trust(ca_file), timeout=timeout_seconds, limits=LIMITS, transport=transport
+            base_url=access.url,
+            verify=access.trust,
+            timeout=access.timeout,
+            limits=LIMITS,
+            proxy=access.proxy,
+            transport=transport,
+            trust_env=False,
         )
-        self._feed_timeout = limit_feed(timeout_seconds)
+        self._feed_timeout = access.feed_timeout
         self._token = token
         self._retry = retry
         self._sleep = sleep
@@ -222,10 +229,10 @@ class Client:
                         raise read_error(answer.status_code, answer.headers, answer.read(), request_id)
                     for piece in answer.iter_bytes():
                         yield from follower.take(piece)
-            except httpx.HTTPError as failure:
-                failed = explain_failure(failure, request, request_id)
             except ApiError as error:
                 failed = error
+            except FAILURES as failure:
+                failed = explain_failure(failure, request, request_id)
             self._sleep(follower.plan(failed))
 
     def conflicts(self, prefix: str = "", *, page_size: int = 100) -> Iterator[Conflict]:
@@ -270,6 +277,6 @@ class Client:
             answer = self._http.request(
                 request.method, request.path, params=request.query, content=request.body, headers=headers
             )
-        except httpx.HTTPError as failure:
+        except FAILURES as failure:
             raise explain_failure(failure, request, request_id) from failure
         return request.decode(answer.status_code, answer.headers, answer.content, request_id)

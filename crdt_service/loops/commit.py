@@ -358,8 +358,8 @@ class Committer:
                 self._finish(item, refused, self._replica.commits.newest, 0.0)
             else:
                 accepted.append((item, refused))
-        if batch.absurd_stamps:
-            self._observer.on_absurd_stamps(batch.absurd_stamps)
+        if batch.impossible_stamps:
+            self._observer.on_impossible_stamps(batch.impossible_stamps)
         own: list[Delta] = []
         if batch.pending:
             own, joined = batch.encode()

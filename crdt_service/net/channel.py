@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from crdt_service.kernel.clock import HybridClock
 from crdt_service.kernel.error import MalformedError, OutcomeUnknownError, ServiceError, UnreachableError
 from crdt_service.telemetry.context import pack_trace
 from crdt_service.telemetry.trace import Kind, current
@@ -80,6 +81,7 @@ class Channel:
         observe: Hears of each request its name, how many seconds it took, and the code of its error or "".
         replica: Names the data directory at the other end.
         protocol: What both ends speak.
+        clock: Learns from each pulse what the other end's clock says; None to learn nothing.
 
     Attributes:
         node_id: The node at the other end.
@@ -98,10 +100,12 @@ class Channel:
         *,
         replica: str = "",
         protocol: int = PROTOCOL,
+        clock: HybridClock | None = None,
     ) -> None:
         self.node_id = node_id
         self.replica = replica
         self.protocol = protocol
+        self._clock = clock
         self.closed = asyncio.Event()
         self._wire = wire
         self._observe = observe
@@ -226,6 +230,13 @@ class Channel:
         elif isinstance(reply, PulseReply):
             self._pulse_owed_at = math.inf
             self.unreachable = frozenset(reply.unreachable)
+            if self._clock is not None and reply.wall_ms:
+                self._clock.hear(self.node_id, reply.wall_ms, reply.stamp, self._loop.time() - self._pulsed_at)
+
+    def pulse(self) -> None:
+        """Ask the other end for a sign of life and the time at once, as a channel does by itself now and then."""
+        if self._has_pulse:
+            self._send_pulse()
 
     def hear(self) -> None:
         """Note that bytes came, be it a part of a frame."""
@@ -255,6 +266,8 @@ class Channel:
         if self.closed.is_set():
             return
         self.closed.set()
+        if self._clock is not None:
+            self._clock.forget(self.node_id)
         self._probes.clear()
         self._give_up()
         if self._timer is not None:

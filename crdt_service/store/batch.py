@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from crdt_service.datatypes.contract import Datatype, Origin
 from crdt_service.datatypes.receipts import encode_receipt
 from crdt_service.datatypes.registry import DATATYPES, RECEIPTS, find_type, get_type
-from crdt_service.kernel.clock import HybridClock
+from crdt_service.kernel.clock import HybridClock, is_impossible
 from crdt_service.kernel.error import MalformedError, OperationError, ServiceError
 from crdt_service.kernel.ident import check_key
 from crdt_service.kernel.slot import name_of
@@ -46,7 +46,7 @@ class Batch:
     Attributes:
         pending: Address to the joined deltas.
         written: Addresses that local operations touched, whose deltas go to the peers.
-        absurd_stamps: Deltas refused because their stamps lie too far in the future.
+        impossible_stamps: Deltas refused because no clock can have made their stamps.
     """
 
     def __init__(
@@ -54,11 +54,13 @@ class Batch:
     ) -> None:
         self.pending: dict[Address, Any] = {}
         self.written: set[Address] = set()
-        self.absurd_stamps = 0
+        self.impossible_stamps = 0
         self._tags: dict[str, tuple[int, ...]] = {}  # Of the pending addresses, by key.
         self._store = store
         self._clock = clock
-        self._origin = Origin(origin, clock.tick, floor, may_note_presence)
+        self._origin = Origin(
+            origin, clock.tick, floor, clock.latest_milliseconds, may_note_presence=may_note_presence
+        )
         # What came in as one delta goes to the log as it came, without being encoded again.
         self._single: dict[Address, Delta] = {}
 
@@ -158,7 +160,7 @@ class Batch:
         """Add a peer's delta.
 
         Raises:
-            MalformedError: Its bytes are refused, or its stamp lies too far in the future; a repair brings it later.
+            MalformedError: Its bytes are refused, or its stamp is impossible.
         """
         datatype = get_type(delta.tag, delta.version)
         try:
@@ -166,9 +168,9 @@ class Batch:
         except OperationError as error:
             raise MalformedError(error.message) from error
         state = datatype.decode(delta.state)
-        if self._clock.is_absurd(datatype.newest_stamp(state)):
-            self.absurd_stamps += 1
-            raise MalformedError(f"a stamp of {delta.key!r} lies too far in the future")
+        if is_impossible(datatype.newest_stamp(state)):
+            self.impossible_stamps += 1
+            raise MalformedError(f"a stamp of {delta.key!r} is none that a clock can have made")
         self._join(address, state, delta)
 
     def encode(self) -> tuple[list[Delta], list[Delta]]:

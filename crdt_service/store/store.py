@@ -14,7 +14,7 @@ import msgspec
 from crdt_service.datatypes.contract import Datatype
 from crdt_service.datatypes.part import PART_ITEMS_MAX
 from crdt_service.datatypes.registry import DATATYPES, RECEIPTS, find_type, get_type
-from crdt_service.kernel.clock import HybridClock
+from crdt_service.kernel.clock import HybridClock, is_impossible
 from crdt_service.kernel.error import MalformedError, OperationError
 from crdt_service.kernel.ident import check_key
 from crdt_service.kernel.slot import SLOTS, name_of, slot_of, slot_of_name
@@ -274,7 +274,7 @@ class Store:
         """Refuse what cannot be a peer's tombstone.
 
         Raises:
-            MalformedError: It is no vacant key's states, or has a stamp too far in the future.
+            MalformedError: It is no vacant key's states, or has a stamp that no clock can have made.
         """
         try:
             check_key(tombstone.key)
@@ -283,9 +283,9 @@ class Store:
         for delta in tombstone.states:
             datatype = get_type(delta.tag, delta.version)
             state = datatype.decode(delta.state)
-            is_due = not self._clock.is_absurd(datatype.newest_stamp(state))
-            if delta.key != tombstone.key or not datatype.is_vacant(state) or not is_due:
-                raise MalformedError(f"tombstone: {tombstone.key!r} is not vacant, or from the future")
+            is_wrong = delta.key != tombstone.key or is_impossible(datatype.newest_stamp(state))
+            if is_wrong or not datatype.is_vacant(state):
+                raise MalformedError(f"tombstone: {tombstone.key!r} is not vacant, or has an impossible stamp")
 
     def bury(self, tombstone: Tombstone) -> None:
         """Join a tombstone into what is held of its key, and set that aside if it is no more than was purged."""

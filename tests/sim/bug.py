@@ -11,6 +11,7 @@ from crdt_service.datatypes.lww_register import LwwRegister
 from crdt_service.datatypes.pn_counter import PnCounter
 from crdt_service.disk import journal
 from crdt_service.disk.journal import Journal
+from crdt_service.kernel.clock import COUNTER_BITS, DRIFT_SECONDS_MAX, HybridClock
 from crdt_service.kernel.error import ServiceError
 from crdt_service.kernel.slot import SLOTS, slot_of
 from crdt_service.loops import commit, deciding, garbage, placing
@@ -30,6 +31,7 @@ from crdt_service.store import batch
 from crdt_service.store.batch import Batch
 from crdt_service.store.tombstones import Tombstones
 from crdt_service.wire.message import Concern
+from tests.sim.clock import EPOCH_SECONDS
 from tests.sim.simulation import Options
 
 # Worlds in which owners change again and again amid majority writes and reads.
@@ -229,6 +231,28 @@ def owners_follow_live_members():
         yield _CHANGING
 
 
+# Worlds in which clocks are wrong by far until all faults end.
+_FAR = Options(nodes=3, purging_share=0.0, profile={"faults": ("clock_far", "kill", "isolate"), "fault_share": 0.1})
+
+
+@contextlib.contextmanager
+def stamps_of_wrong_clocks_are_refused():
+    """As in the release before: a stamp is compared with the wall clock, here with a right one."""
+
+    def is_far(stamp):
+        now = EPOCH_SECONDS + asyncio.get_running_loop().time()
+        return stamp > int((now + DRIFT_SECONDS_MAX) * 1000) << COUNTER_BITS
+
+    with mock.patch.object(batch, "is_impossible", is_far):
+        yield _FAR
+
+
+@contextlib.contextmanager
+def stamps_follow_the_wall_clock_alone():
+    with mock.patch.object(HybridClock, "observe", lambda *_: None):
+        yield _FAR
+
+
 @contextlib.contextmanager
 def no_joint():
     """Only a majority of the next owners is counted while owners change."""
@@ -353,6 +377,8 @@ BUGS = {
     what_was_purged_is_not_remembered: {"resurrection"},
     never_purged: {"garbage"},
     owners_follow_live_members: {"stale_read", "lost_write"},
+    stamps_of_wrong_clocks_are_refused: {"convergence", "correction", "availability"},
+    stamps_follow_the_wall_clock_alone: {"correction"},
     no_joint: {"stale_read", "lost_write", "two_majorities"},
     end_without_sync: {"stale_read", "lost_write", "two_majorities"},
     two_documents: {"two_majorities"},

@@ -61,9 +61,9 @@ class History:
 
     `final` is, by node, the states by (key, tag) once it was quiet, and `owners` who should hold each key then; `disks`
     counts the disks that each node has lost; `placements` is what was durably known of who owns what;
-    `clock_error_seconds` how far two clocks may be apart; `is_purging` whether deleted keys are forgotten within the
-    world's time, and `vacant` those that are not, by node, long after calm; `told` is, by node, the types of each key
-    that an answer to a read names once it was quiet.
+    `clock_error_seconds` how far two clocks may be apart, and `calm_at` when all faults had ended; `is_purging` whether
+    deleted keys are forgotten within the world's time, and `vacant` those that are not, by node, long after calm; `told`
+    is, by node, the types of each key that an answer to a read names once it was quiet.
     """
 
     writes: list[Write] = field(default_factory=list)
@@ -76,6 +76,7 @@ class History:
     disks: dict[str, int] = field(default_factory=dict)
     placements: Placements = field(default_factory=Placements)
     clock_error_seconds: float = 0.0
+    calm_at: float = float("inf")
     is_purging: bool = False
     vacant: dict[str, list[str]] = field(default_factory=dict)
     unavailable: list[str] = field(default_factory=list)

@@ -26,7 +26,7 @@ from tests.sim.profile import draw_profile, hasten, limited
 from tests.sim.trace import Trace
 from tests.sim.workload import Client
 
-# Clocks are off by at most 2 * 90 s and a stamp is refused until it is less than 60 s ahead; the rest is for repairs.
+# For repairs, and for placements that follow each other.
 LIVENESS_SECONDS_MAX = 300.0
 CALM_SECONDS = 4.0
 PROBE_SECONDS = 15.0
@@ -155,6 +155,7 @@ class World:
             await self._wait_for(lambda: self.history.placements.newest is not None, FIRST_SECONDS_MAX)
         await self._sabotage()
         self.is_calm = True
+        self.history.calm_at = self.loop.time()
         self.saboteur.end()
         self.trace("calm")
         for machine in self.machines.values():
@@ -220,7 +221,7 @@ class World:
             writes = self.client.probe(waiting, concern)
             await asyncio.wait(list(self.client.tasks))
             failed = [write for write in writes if write.outcome is not Outcome.ACKNOWLEDGED]
-            waiting = [write.node for write in failed]
+            waiting = sorted({write.node for write in failed})
             if not waiting:
                 return
             await asyncio.sleep(1.0)

@@ -17,6 +17,7 @@ class Client:
 
     name = "client"
     asker = ("client", "")
+    hybrid = None  # It takes no part in clocks.
     is_alive = True
     hears_all = True  # Unknown outcomes blunt the judges, so its connections to the dead end at once.
 
@@ -50,10 +51,12 @@ class Client:
         return f"{number}-{(int(self._world.loop.time() / ERA_SECONDS) - eras_ago) % ERAS}"
 
     def probe(self, nodes, concern):
-        """Write on each of `nodes`, over new connections; return the writes."""
+        """Write on each of `nodes`, over new connections, to a counter and a register; return the writes."""
         for link in self._links.values():
             link.close()
         writes = [self._new(node, "probe", "pn_counter", "increment", 1) for node in nodes]
+        key = "0-0" if self._world.profile.is_purging else "0"
+        writes += [self._assign(node, key) for node in nodes]
         for write in writes:
             write.concern = concern
         for write in writes:
