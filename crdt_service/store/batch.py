@@ -57,10 +57,7 @@ class Batch:
         self.impossible_stamps = 0
         self._tags: dict[str, tuple[int, ...]] = {}  # Of the pending addresses, by key.
         self._store = store
-        self._clock = clock
-        self._origin = Origin(
-            origin, clock.tick, floor, clock.latest_milliseconds, may_note_presence=may_note_presence
-        )
+        self._origin = Origin(origin, clock.tick, floor, clock.latest_milliseconds, may_note_presence=may_note_presence)
         # What came in as one delta goes to the log as it came, without being encoded again.
         self._single: dict[Address, Delta] = {}
 
