@@ -246,7 +246,13 @@ class Node:
             collector=self._collector,
             epoch=1 + randomness.getrandbits(52),
         )
-        self._backup = BackupSource(self._store, clock, lambda: self._placer.is_ready)
+        self._backup = BackupSource(
+            self._store,
+            clock,
+            time.monotonic,
+            is_synced=lambda: self._placer.is_ready,
+            surplus=lambda: self._transfer.surplus,
+        )
         identity = Identity(NODE, node_id, replica.id)
         self._server = Server(
             identity,

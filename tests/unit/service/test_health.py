@@ -95,8 +95,9 @@ def test_a_volume_that_is_not_what_it_was_is_told_until_the_node_has_a_new_seat(
 def test_clocks_that_are_wrong_are_named_the_worst_first():
     offsets = {"node-1": 59.9, "node-2": -7200.0, "node-3": 600.4, "node-4": 61.0, "node-5": 62.0}
     named = "node-2's clock is 7200 s behind this node's, node-3's clock is 600 s ahead of this node's"
-    assert f"{named}, node-5's clock is 62 s ahead of this node's, and 1 more differ: set the clocks that are wrong" == (
-        judge_node(replace(WELL, offsets=offsets))[1][-1].message
+    assert (
+        f"{named}, node-5's clock is 62 s ahead of this node's, and 1 more differ: set the clocks that are wrong"
+        == (judge_node(replace(WELL, offsets=offsets))[1][-1].message)
     )
     assert "2 other clocks are within 59.9 s of this node's" == (
         judge_node(replace(WELL, offsets={"node-1": -59.9, "node-2": 3.0}))[1][-1].message

@@ -65,7 +65,9 @@ def test_every_promised_name_has_its_labels():
 def test_names_end_with_their_unit_or_what_they_count():
     for metric in (*CATALOGUE, *CONTAINER):
         assert (metric.kind is Kind.COUNTER) == metric.name.endswith("_total"), metric.name
-        is_duration = metric.name.endswith("_seconds") and not re.search("_(timestamp|offset|lead)_seconds$", metric.name)
+        is_duration = metric.name.endswith("_seconds") and not re.search(
+            "_(timestamp|offset|lead)_seconds$", metric.name
+        )
         assert (metric.kind is Kind.HISTOGRAM) == bool(metric.buckets) == is_duration, metric.name
         assert metric.sentence.endswith("."), metric.name
         assert all(bool(label.values) != bool(label.bound) for label in metric.labels), metric.name
