@@ -474,6 +474,7 @@ class Node:
             snapshot_bytes=self._journal.snapshot_bytes,
             free_bytes=shutil.disk_usage(self._data_dir).free,
             needed=self._replication_factor,
+            checkpoint_error=self._committer.checkpoint_error,
         )
         if self._phase != "recovering":
             is_placed, placement = self._placer.judge()

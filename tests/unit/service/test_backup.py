@@ -226,6 +226,21 @@ def test_what_a_kill_left_behind_is_no_backup_and_goes_with_the_next(tmp_path):
     assert ["lock", "lost+found"] == sorted(path.name for path in tmp_path.iterdir())
 
 
+def test_what_others_put_beside_backups_is_named_and_left_alone(tmp_path, caplog):
+    archive = write(tmp_path)
+    for name in (".rsync.part", f".{ID}x.gone", "20261128T010204Z", "notes"):
+        (tmp_path / name).write_bytes(b"theirs")
+    (tmp_path / ".theirs.gone").mkdir()
+    names = {path.name for path in tmp_path.iterdir()}
+    with archive.destination.lock():
+        pass
+    assert {*names, "lock"} == {path.name for path in tmp_path.iterdir()}
+    theirs = f".{ID}x.gone, .rsync.part, .theirs.gone, 20261128T010204Z, notes"
+    assert [f"{tmp_path}: left alone, for they are no backups: {theirs}"] == [
+        each.getMessage() for each in caplog.records
+    ]
+
+
 def test_two_at_once_are_refused_and_a_backup_is_never_replaced(tmp_path):
     archive = write(tmp_path)
     with archive.destination.lock(), pytest.raises(ServiceError, match="another backup"), Folder(tmp_path).lock():
