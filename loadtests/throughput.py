@@ -93,9 +93,7 @@ def read_credentials(cluster: LoopbackCluster) -> Credentials | None:
 
 
 @contextlib.asynccontextmanager
-async def connected(
-    port: int, cluster: ClusterIdentity, credentials: Credentials | None
-) -> AsyncIterator[Channel]:
+async def connected(port: int, cluster: ClusterIdentity, credentials: Credentials | None) -> AsyncIterator[Channel]:
     _, channel = await open_channel("127.0.0.1", port, cluster, Identity(BACKEND, "loadtest", ""), credentials)
     try:
         yield channel
