@@ -17,6 +17,7 @@ from crdt_service.api.plugins import PluginPages
 from crdt_service.api.proximity import Proximity
 from crdt_service.api.router import Router
 from crdt_service.api.routes import make_routes
+from crdt_service.kernel.clock import HybridClock, SystemClock, own_offset
 from crdt_service.kernel.config import Config, PluginsConfig
 from crdt_service.loops.gossip import Follower
 from crdt_service.loops.task import end_loops, start_loops
@@ -78,6 +79,7 @@ class Backend:
         self._recent = Recent()
         self._replication_factor = config.crdt.replication_factor if config.crdt.cluster_enabled else 1
         randomness = random.SystemRandom()
+        self._clock = HybridClock(SystemClock())
         self._mesh = Mesh(
             Identity(BACKEND, "backend", ""),
             cluster,
@@ -87,6 +89,7 @@ class Backend:
             randomness=randomness,
             credentials=credentials,
             observe=self._observe,
+            clock=self._clock,
             accepts_before=lambda: self._follower.placement.document is None,
         )
         self._follower = Follower(self._mesh.channels, config.crdt.replication_factor, time.monotonic, randomness)
@@ -156,6 +159,7 @@ class Backend:
 
     def _render(self) -> bytes:
         self._metrics.set_members([member.state for member in self._follower.members()])
+        self._metrics.set_clock(own_offset(self._clock.offsets))
         self._metrics.set_connections(self._mesh.connections())
         self._metrics.set_feeds(self._hub.count)
         self._metrics.set_plugins([plugin.state for plugin in self._plugins.views()])
@@ -169,6 +173,7 @@ class Backend:
             self._recent.quantile(now, 0.99),
             *self._recent.failures(now),
             self._plugins.views(),
+            dict(self._clock.offsets),
         )
 
     def _observe(self, name: str, seconds: float, error: str) -> None:

@@ -20,7 +20,7 @@ from crdt_service.api.probe import Probe
 from crdt_service.disk.disk import Disk
 from crdt_service.disk.journal import Journal
 from crdt_service.disk.measured import MeasuredJournal
-from crdt_service.kernel.clock import Clock, HybridClock, SystemClock
+from crdt_service.kernel.clock import Clock, HybridClock, SystemClock, own_offset
 from crdt_service.kernel.config import Config, PluginsConfig
 from crdt_service.kernel.error import ConfigError, ServiceError
 from crdt_service.kernel.ident import check_node_id, new_replica
@@ -258,6 +258,7 @@ class Node:
             credentials,
             recorder,
             list_unreachable=self._list_unreachable,
+            clock=self._hybrid,
             is_member=lambda host: host in self._mesh.hosts,
             accepts_before=self._accepts_before,
             on_refusal=self._metrics.on_peer_refused,
@@ -272,6 +273,7 @@ class Node:
             on_open=self._exchange.run,
             randomness=randomness,
             credentials=credentials,
+            clock=self._hybrid,
             accepts_before=lambda: self._placer.document is None,
         )
         # Who is silent is still a member: what membership makes of that follows its own, longer limits.
@@ -448,6 +450,8 @@ class Node:
         lost = 0 if document is None else len(document.lost)
         self._metrics.set_decision(self._replica.epoch, sum(self._placer.missing().values()), lost)
         self._metrics.set_placement(len(self._transfer.surplus), self._transfer.count_under_replicated())
+        self._metrics.set_clock(own_offset(self._hybrid.offsets))
+        self._metrics.set_lead(self._hybrid.lead_seconds)
         volume = shutil.disk_usage(self._data_dir)
         self._metrics.set_backup(
             decode_success(self._read(SUCCESS_KEY)),
@@ -479,6 +483,7 @@ class Node:
                 is_synced=self._transfer.is_synced,
                 surplus_slots=len(self._transfer.surplus),
                 members=[member.state for member in self._swim.members()],
+                offsets=dict(self._hybrid.offsets),
                 is_placed=is_placed,
                 placement=placement,
                 fenced=self._fenced,
@@ -542,6 +547,29 @@ class Node:
         if isinstance(request, DecisionRequest | ProposeRequest):
             return self._placer.answer(other.node_id, other.replica, request)
         return self._answerer.answer(request, epoch)
+
+
+async def run_node(
+    make: Callable[..., Node], listen: Endpoint, metrics_listen: Endpoint, stopping: asyncio.Event
+) -> None:
+    """Run a node until `stopping` is set; start it again in this process whenever its directory got another name.
+
+    Args:
+        make: Returns the node, given `fenced` and `times_fenced`.
+        listen: Where peers and backends reach it.
+        metrics_listen: Where its probes and metrics are.
+        stopping: Ends it.
+
+    Raises:
+        ConfigError: An address cannot be listened on, or the directory cannot be used.
+        OSError: The disk failed.
+    """
+    fenced = ""
+    for times in itertools.count():
+        reason = await make(fenced=fenced, times_fenced=times).run(listen, metrics_listen, stopping)
+        if reason is None:
+            return
+        fenced = reason
 
 
 async def _set_after(event: asyncio.Event, *others: asyncio.Event) -> None:

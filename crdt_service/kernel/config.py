@@ -273,7 +273,7 @@ def check_node_count(text: str, where: str) -> int:
 
 
 def split_address(text: str, flag: str) -> tuple[str, int]:
-    """Return (host, port) of ``HOST:PORT``.
+    """Return (host, port) of ``HOST:PORT``; an address of IPv6 may be in brackets, or not.
 
     Raises:
         ConfigError: It is no such pair; `flag` says where it was given.
@@ -286,6 +286,11 @@ def split_address(text: str, flag: str) -> tuple[str, int]:
 
 def _is_printable(text: bytes) -> bool:
     return text.isascii() and text.decode("ascii").isprintable()
+
+
+def join_address(host: str, port: int) -> str:
+    """Return ``HOST:PORT``, an address of IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _read_json(path: Path, kind: type[_T]) -> _T:

@@ -92,13 +92,30 @@ CATALOGUE = (
     Metric(
         "jarvis_crdt_conflicts_total",
         Kind.COUNTER,
-        "Concurrent writes that joined others of the same register or workflow.",
+        "Concurrent writes that joined others of a register or workflow, and types that joined others of a key.",
         _NODE,
         (Label("type", bound="data types with conflicts"), Label("strategy", bound="conflict strategies")),
     ),
     Metric("jarvis_antientropy_bytes_total", Kind.COUNTER, "Bytes moved by digest exchanges.", _NODE),
     Metric("jarvis_deltas_refused_total", Kind.COUNTER, "Deltas from peers that broke a rule.", _NODE),
-    Metric("jarvis_clock_refused_total", Kind.COUNTER, "Deltas from peers with stamps too far in the future.", _NODE),
+    Metric(
+        "jarvis_clock_refused_total",
+        Kind.COUNTER,
+        "Deltas from peers with stamps that no clock can have made, such as of the year 5000.",
+        _NODE,
+    ),
+    Metric(
+        "jarvis_clock_offset_seconds",
+        Kind.GAUGE,
+        "How far this process's clock is ahead of that of the node from which it differs most; negative: behind.",
+        _BOTH,
+    ),
+    Metric(
+        "jarvis_clock_lead_seconds",
+        Kind.GAUGE,
+        "How far the newest stamp that this node knows is ahead of its clock, 0 if it is not: a clock is or was wrong.",
+        _NODE,
+    ),
     Metric(
         "jarvis_members",
         Kind.GAUGE,

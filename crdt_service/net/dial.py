@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 
+from crdt_service.kernel.clock import HybridClock
 from crdt_service.kernel.error import ServiceError
 from crdt_service.net.channel import Channel, Observe
 from crdt_service.net.cluster import ClusterIdentity
@@ -27,12 +28,14 @@ async def open_channel(
     credentials: Credentials | None = None,
     *,
     observe: Observe | None = None,
+    clock: HybridClock | None = None,
     may_fall_back: Callable[[], bool] = lambda: True,
 ) -> tuple[Identity, Channel]:
     """Connect, over TLS if there are credentials, and authenticate; return who listens there and the channel to it.
 
     A listener that hangs up at the first word without a reason is dialled once more in the protocol before, if
-    `may_fall_back` says so then. One of this release refuses that, so two of them never speak it.
+    `may_fall_back` says so then. One of this release refuses that, so two of them never speak it. With a `clock` the
+    listener is asked for the time at once, before anything else.
 
     Raises:
         OSError: No process listens there, or none that answers.
@@ -48,8 +51,10 @@ async def open_channel(
             connection, other = await _connect(host, port, cluster, before, credentials)
         except (ServiceError, OSError):
             raise error from None
-    channel = Channel(other.node_id, connection, observe, replica=other.replica, protocol=other.protocol)
+    channel = Channel(other.node_id, connection, observe, replica=other.replica, protocol=other.protocol, clock=clock)
     connection.start(channel)
+    if clock is not None:
+        channel.pulse()
     return other, channel
 
 

@@ -7,6 +7,7 @@ import random
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 
+from crdt_service.kernel.clock import HybridClock
 from crdt_service.kernel.error import ServiceError
 from crdt_service.membership.link import Endpoint, Link, Links
 from crdt_service.net.channel import Channel, Observe
@@ -37,6 +38,7 @@ class Mesh:
         on_open: Uses a channel from when it may be used; it is cancelled when the channel falls silent or closes, and
             called again when the other end is heard again.
         observe: Hears of each request on any channel, as `Channel` says.
+        clock: Learns what the clocks of those at the other ends say.
         accepts_before: Tells whether nodes of the release before may still be connected to.
 
     Attributes:
@@ -56,6 +58,7 @@ class Mesh:
         randomness: random.Random,
         credentials: Credentials | None = None,
         observe: Observe | None = None,
+        clock: HybridClock | None = None,
         accepts_before: Callable[[], bool] = lambda: True,
     ) -> None:
         self.channels: dict[str, Channel] = {}
@@ -71,6 +74,7 @@ class Mesh:
         self._random = randomness
         self._credentials = credentials
         self._observe = observe
+        self._clock = clock
         self._accepts_before = accepts_before
         self._view = Links()
         self._links: dict[Endpoint, asyncio.Task[None]] = {}
@@ -124,6 +128,7 @@ class Mesh:
                         self._identity,
                         self._credentials,
                         observe=self._observe,
+                        clock=self._clock,
                         may_fall_back=self._accepts_before,
                     )
             except ServiceError as error:

@@ -8,11 +8,13 @@ import logging
 import socket
 from collections.abc import Callable
 
+from crdt_service.kernel.clock import HybridClock
 from crdt_service.kernel.error import ServiceError
 from crdt_service.net.cluster import ClusterIdentity
 from crdt_service.net.connection import Connection
 from crdt_service.net.credentials import Credentials, shaking_hands
 from crdt_service.net.handshake import AcceptsBefore, Identity, accept
+from crdt_service.net.listener import open_listeners
 from crdt_service.net.lobby import Lobby
 from crdt_service.net.refusal import CROWDED_OUT, FULL, SILENT, Refusals
 from crdt_service.net.session import Handler, ListUnreachable, Session
@@ -52,6 +54,7 @@ class Server:
         recorder: Recorder | None = None,
         *,
         list_unreachable: ListUnreachable = list,
+        clock: HybridClock | None = None,
         is_member: Callable[[str], bool] = lambda host: False,
         accepts_before: AcceptsBefore = lambda other: True,
         on_refusal: Callable[[str], None] = lambda reason: None,
@@ -62,33 +65,33 @@ class Server:
         self._credentials = credentials
         self._recorder = recorder
         self._list_unreachable = list_unreachable
+        self._clock = clock
         self._accepts_before = accepts_before
         self._refusals = Refusals(on_refusal)
         self._lobby: Lobby[asyncio.Task[None]] = Lobby(is_member)
         self._connected: dict[str, set[Connection]] = {}
         self._serving: set[asyncio.Task[None]] = set()
         self._answers: set[asyncio.Task[None]] = set()
-        self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
+        self._listeners: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; return the port, which was drawn if `port` is 0.
+        """Listen, on every address if `host` is `::`; return the port, which was drawn if `port` is 0.
 
         Raises:
             OSError: The address cannot be listened on.
         """
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = self._listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        listener.setblocking(False)
-        self._accepting = asyncio.create_task(self._accept(listener))
-        return int(listener.getsockname()[1])
+        self._listeners = open_listeners(host, port, BACKLOG)
+        self._accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
+        return int(self._listeners[0].getsockname()[1])
 
     async def close(self) -> None:
         """Stop listening, answer what was asked, and end every connection."""
-        if self._accepting is not None and self._listener is not None:
-            self._accepting.cancel()
-            await asyncio.gather(self._accepting, return_exceptions=True)
-            self._listener.close()
+        for accepting in self._accepting:
+            accepting.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close()
         if self._answers:
             await asyncio.wait(self._answers, timeout=DRAIN_SECONDS_MAX)
         for task in self._serving:
@@ -134,6 +137,7 @@ class Server:
                 self._answers,
                 self._recorder,
                 list_unreachable=self._list_unreachable,
+                clock=self._clock,
             )
             connection.start(session)
             await connection.wait_lost()

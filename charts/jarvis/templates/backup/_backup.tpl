@@ -49,7 +49,7 @@ containers:
       - --cluster-name-file=/etc/jarvis/cluster-name
       - --secret-file=/etc/jarvis-secret/cluster-secret
       {{- range until (int $root.Values.infrastructure.node_count) }}
-      - --peer={{ include "jarvis.crdt" $root }}-{{ . }}.{{ include "jarvis.peers" $root }}.{{ $root.Release.Namespace }}.svc.cluster.local:8001
+      - --peer={{ include "jarvis.crdt" $root }}-{{ . }}.{{ include "jarvis.peers" $root }}.{{ $root.Release.Namespace }}.svc:8001
       {{- end }}
       - --include=/etc/jarvis
       - --include=/etc/jarvis-values
