@@ -1,9 +1,11 @@
 """What goes wrong in the safety phase, drawn from the seed."""
 
+from tests.sim.upheaval import Upheaval
+
 CLOCK_SECONDS_MAX = 90.0
 
 
-class Saboteur:
+class Saboteur(Upheaval):
     """Does one fault of the profile at a time; most of them end by themselves."""
 
     def __init__(self, world, randomness):

@@ -373,6 +373,13 @@ class Machine:
         self.disk.restore(content)
         self._world.history.lose_disk(self.name, copied_at)
 
+    def flip_tail(self):
+        """The machine goes dark, and comes back with a bit of its last synced record changed, if there is one."""
+        self._end("flip_tail")
+        self.disk.lose_power()
+        if self.disk.flip_tail(self.random):
+            self._world.history.lose_disk(self.name)
+
     def go_away(self, seconds):
         """The process dies, and comes back after so long."""
         self.kill()
