@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 
 from crdt_service.kernel.error import ServiceError
-from crdt_service.wire.message import PlacementRequest, PlacementWord, ProposeRequest
+from crdt_service.wire.message import PROTOCOL, PlacementRequest, PlacementWord, ProposeRequest
 
 AGAIN_SECONDS = 1.0
 
@@ -15,6 +15,7 @@ class Operator:
     name = "operator"
     asker = ("operator", "")
     is_alive = True
+    protocol = PROTOCOL
     hears_all = True
 
     def __init__(self, world, randomness):

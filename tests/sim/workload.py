@@ -4,7 +4,7 @@ import json
 from functools import partial
 
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError
-from crdt_service.wire.message import TOKEN_NAME_BYTES, Concern, ReadRequest, Token, WriteRequest
+from crdt_service.wire.message import PROTOCOL, TOKEN_NAME_BYTES, Concern, ReadRequest, Token, WriteRequest
 from tests.sim.history import Outcome, Write
 
 ERA_SECONDS = 4.0
@@ -18,6 +18,7 @@ class Client:
     name = "client"
     asker = ("client", "")
     is_alive = True
+    protocol = PROTOCOL
     hears_all = True  # Unknown outcomes blunt the judges, so its connections to the dead end at once.
 
     def __init__(self, world, randomness):
