@@ -41,6 +41,7 @@ NOT_OF_THE_API = {
     "rolled_back",
     "seat_present",
     "states_refused",
+    "types_collide",
     "undecided",
     "unknown_seat",
     "unplaced",

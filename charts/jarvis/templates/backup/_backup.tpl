@@ -48,7 +48,7 @@ containers:
       - --config=/etc/jarvis/config.json
       - --secret-file=/etc/jarvis-secret/cluster-secret
       {{- range until (int $root.Values.infrastructure.node_count) }}
-      - --peer={{ include "jarvis.crdt" $root }}-{{ . }}.{{ include "jarvis.peers" $root }}.{{ $root.Release.Namespace }}.svc.cluster.local:8001
+      - --peer={{ include "jarvis.crdt" $root }}-{{ . }}.{{ include "jarvis.peers" $root }}.{{ $root.Release.Namespace }}.svc:8001
       {{- end }}
       - --include=/etc/jarvis
       - --include=/etc/jarvis-values
