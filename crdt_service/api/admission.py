@@ -3,9 +3,14 @@
 Beyond what one core can do, more requests at once only make each slower, until all miss their deadlines. So a bounded
 number is at work, a bounded number waits, callers in turn, and the rest is refused at once, while refusing is still
 cheap. Of both numbers each caller has a share.
+
+What one caller has at work the others wait for at every turn of the event loop. So while turns are long each caller has
+fewer at work: a limit that is raised by a step and lowered by a part, as TCP's window is (Chiu and Jain, Computer
+Networks 17(1), 1989). Where nodes or disks are slow turns are short, and the limit stays out of the way.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -18,6 +23,15 @@ AT_WORK_MAX = 256
 # Raising them lets clients wait for longer instead of being told to come again.
 WAITING_MAX = 1024
 WAIT_SECONDS_MAX = 1.0
+# A turn of the event loop that takes more CPU time is long; while other processes have the core it takes none. Raising it
+# serves one busy caller in larger batches, and has the others wait for longer.
+TURN_SECONDS_MAX = 0.001
+# The least that a caller may have at work, and the part by which the limit is lowered. Raising the first keeps nodes
+# busier while turns are long for other reasons.
+AT_WORK_MIN = 4
+_LOWERED_PART = 1 / 8
+# By how much it is raised in a short turn in which some wait for it; there are about a thousand in a second.
+_RAISED_STEP = 0.1
 # What waits, and when it has waited for too long.
 _Turn = asyncio.Future[bool]
 
@@ -45,6 +59,9 @@ class Admission:
         self.at_work = 0
         self._wait_seconds_max = wait_seconds_max
         self._permits = Room("requests", at_work_max)
+        self._at_work_max = at_work_max
+        self._limit = float(at_work_max)
+        self._is_measuring = False
         self._room = Room("requests", waiting_max, on_refused)
         self._waiting: Turns[_Turn] = Turns()
         self._due: deque[tuple[float, str, _Turn]] = deque()
@@ -61,7 +78,7 @@ class Admission:
         Raises:
             ServiceError: Too many of the caller's wait, or this one did for too long.
         """
-        if caller not in self._waiting and self._permits.has(caller):
+        if caller not in self._waiting and self._may_work(caller):
             self._take(caller)
             return
         self._room.take(caller)
@@ -89,15 +106,29 @@ class Admission:
         self.at_work -= 1
         self._permits.give(caller)
         # What one gives back may let several in: the fewer are out, the larger each caller's share is.
-        while (following := self._waiting.pop(self._permits.has)) is not None:
+        while (following := self._waiting.pop(self._may_work)) is not None:
             next_caller, turn = following
             if not turn.done():
                 self._take(next_caller)
                 turn.set_result(True)
 
+    def _may_work(self, caller: str) -> bool:
+        return self._permits.has(caller) and self._permits.holds(caller) < self._limit
+
     def _take(self, caller: str) -> None:
         self._permits.take(caller)
         self.at_work += 1
+        if not self._is_measuring:
+            self._is_measuring = True
+            asyncio.get_running_loop().call_soon(self._measure, time.thread_time())
+
+    def _measure(self, started: float) -> None:
+        """Adapt the limit to the length of the turn that ends."""
+        self._is_measuring = False
+        if time.thread_time() - started > TURN_SECONDS_MAX:
+            self._limit = max(AT_WORK_MIN, self._limit * (1 - _LOWERED_PART))
+        elif self._waiting.count:
+            self._limit = min(self._at_work_max, self._limit + _RAISED_STEP)
 
     def _expire(self) -> None:
         """Refuse those that are due; they are kept in the order of their times."""

@@ -24,7 +24,7 @@ BODY_BYTES_MAX = 64 << 20
 # Of answers that are made or wait for their clients. Raising it holds more for clients that read slowly.
 ANSWER_BYTES_MAX = 96 << 20
 # What is refused before anything is done for it, such as requests without a good API key or for no page.
-REFUSALS_PER_SECOND = 200
+REFUSALS_PER_SECOND = 100
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _INTERNAL = ServiceError("internal", "the backend has a fault", "retry; report the request's id if it stays")
 # The only ones that change nothing of a body, or that the server undoes.

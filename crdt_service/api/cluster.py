@@ -161,7 +161,7 @@ class ClusterPages:
                 self.show_health,
                 result=HealthView,
                 statuses=(200, 503),
-                answers_per_second=200,
+                answers_per_second=50,
             ),
             Route(
                 "GET",

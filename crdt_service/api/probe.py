@@ -9,7 +9,7 @@ from crdt_service.api.pace import Pace, Shared
 from crdt_service.kernel.error import ServiceError
 
 # Of each page; who asks for more waits. Those that are not named here are answered as often as `/live`.
-_PER_SECOND = {"/live": 1000, "/ready": 1000, "/health": 200, "/metrics": 50}
+_PER_SECOND = {"/live": 200, "/ready": 200, "/health": 50, "/metrics": 20}
 _NOT_FOUND = ServiceError("not_found", "no such page", "use /live, /ready, /health or /metrics")
 
 

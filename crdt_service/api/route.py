@@ -11,8 +11,8 @@ from crdt_service.api.parameter import BROKEN_PERCENT, Parameter, Reader
 from crdt_service.kernel.error import OperationError, ServiceError
 
 BODY_BYTES_MAX = 1 << 20
-# Of each public page; at about 0.1 ms each that is a tenth of a core.
-PUBLIC_PER_SECOND = 1000
+# Of each public page; at about 0.15 ms each, all of them together cost less than a tenth of a core.
+PUBLIC_PER_SECOND = 200
 
 
 class Access(StrEnum):

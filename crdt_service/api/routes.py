@@ -54,7 +54,7 @@ def make_routes(
             "Show metrics for Prometheus.",
             show_metrics,
             media="text/plain",
-            answers_per_second=50,
+            answers_per_second=20,
         ),
     ]
     routes.append(Specification(lambda: routes, is_key_required=is_key_required).route())
