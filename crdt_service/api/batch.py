@@ -158,6 +158,7 @@ class Batches:
                 is_read=values["value"],
                 idempotency_key=call.idempotency_key,
                 type_name=values["type"],
+                hold=call.hold,
             )
         )
         keys = [write.key for write in batch.writes]
@@ -175,7 +176,9 @@ class Batches:
             call.principal.check(key)
         call.charge(len(batch.keys) - 1)
         values = call.values
-        outcomes = await self._router.read_many(batch.keys, values["node"], values["concern"], values["type"])
+        outcomes = await self._router.read_many(
+            batch.keys, values["node"], values["concern"], values["type"], hold=call.hold
+        )
         return _show(batch.keys, await pass_outcomes(self._plugins, batch.keys, outcomes))
 
     async def _pass_writes(self, items: list[WriteItem], caller: str) -> dict[int, ServiceError]:

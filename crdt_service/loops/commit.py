@@ -86,6 +86,9 @@ class Committer:
 
     Args:
         is_alone: Whether there are no peers, which might be of the release before.
+
+    Attributes:
+        checkpoint_error: Why the last checkpoint failed, empty if it did not.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class Committer:
         # Progress alone is not worth a sync: a crash only has the peer send again.
         self._unsynced: dict[str, int] = {}
         self._checkpoint: asyncio.Task[None] | None = None
+        self.checkpoint_error = ""
         self._log_thread = ThreadPoolExecutor(1, "log")
         self._rest_timer: asyncio.TimerHandle | None = None  # Runs from the first append since the journal rested.
         self._is_rest_due = False
@@ -497,6 +501,7 @@ class Committer:
             number = await loop.run_in_executor(self._log_thread, self._journal.rotate)
         except OSError as error:
             _log.error("no new log could be started, the old one goes on: %s", error)
+            self.checkpoint_error = f"no new log could be started: {error}"
             return
         self._checkpoint = asyncio.create_task(self._write_checkpoint(number, self._replica.describe()))
 
@@ -509,8 +514,11 @@ class Committer:
                     return
                 await asyncio.to_thread(self._journal.write_snapshot, number, [payload], last=False)
             await asyncio.to_thread(self._journal.write_snapshot, number, [encode_step(end)], last=True)
-        except OSError as error:
-            _log.error("checkpoint %d failed, the logs stay: %s", number, error)
+        except Exception as error:  # Whatever it is, the logs stay and grow, which somebody has to know.
+            _log.exception("checkpoint %d failed, the logs stay", number)
+            self.checkpoint_error = f"{type(error).__name__}: {error}"
+        else:
+            self.checkpoint_error = ""
 
 
 def encode_states(store: Store) -> Iterator[bytes]:
