@@ -8,6 +8,7 @@ from crdt_service.access.keyring import Keyring
 from crdt_service.access.limit import Limit
 from crdt_service.access.sharing import KEY, TYPE, Sharing
 from crdt_service.api.application import Application, Gate
+from crdt_service.api.asgi import group_address
 from crdt_service.api.errors import describe_error
 from crdt_service.api.feed.hub import Hub
 from crdt_service.api.feed.listening import follow_changes
@@ -25,6 +26,7 @@ from crdt_service.membership.link import Endpoint
 from crdt_service.metrics.metrics import BackendMetrics
 from crdt_service.net.certificate import ServerCertificate
 from crdt_service.net.channel import Channel
+from crdt_service.net.cluster import ClusterIdentity
 from crdt_service.net.credentials import Credentials
 from crdt_service.net.handshake import BACKEND, Identity
 from crdt_service.net.http import HttpServer
@@ -45,7 +47,7 @@ class Backend:
 
     Args:
         config: What all processes share.
-        secret: What proves that a process belongs to the cluster.
+        cluster: Which cluster it belongs to, and what proves that.
         peers: Addresses of nodes, instead of DNS.
         credentials: For mutual TLS with the nodes; None for none.
         keyring: Whose tokens are good; None to let everyone in.
@@ -59,7 +61,7 @@ class Backend:
     def __init__(
         self,
         config: Config,
-        secret: bytes,
+        cluster: ClusterIdentity,
         *,
         peers: list[Endpoint],
         credentials: Credentials | None,
@@ -81,7 +83,7 @@ class Backend:
         self._clock = HybridClock(SystemClock())
         self._mesh = Mesh(
             Identity(BACKEND, "backend", ""),
-            secret,
+            cluster,
             resolve=resolve_fixed(peers) if peers else resolve_dns(config.peer_service, config.peer_port),
             learn=self._learn,
             on_open=self._ask,
@@ -89,12 +91,13 @@ class Backend:
             credentials=credentials,
             observe=self._observe,
             clock=self._clock,
+            accepts_before=lambda: self._follower.placement.document is None,
         )
         self._follower = Follower(self._mesh.channels, config.crdt.replication_factor, time.monotonic, randomness)
         self._linger_seconds = linger_seconds
         self._draining = asyncio.Event()
         router = Router(self._mesh, self._follower, Proximity(zone))
-        self._hub = Hub(self._mesh.channels, randomness, router.owners)
+        self._hub = Hub(self._mesh.channels, randomness, router.owners, self._metrics.on_no_room)
         self._keyring = keyring
         self._sharing: Sharing | None = None
         gates: list[Gate] = [] if keyring is None else [Authentication(keyring)]
@@ -140,7 +143,14 @@ class Backend:
         loops = start_loops([*running, self._linger(stopping, ended)], stopping)
         try:
             await self._plugins.wait_tried()
-            server = HttpServer(self._application, *listen, describe_error, certificate=self._certificate)
+            server = HttpServer(
+                self._application,
+                *listen,
+                describe_error,
+                certificate=self._certificate,
+                on_refused=self._metrics.on_no_room,
+                group_address=group_address,
+            )
             await server.run_until(ended)
             if self._sharing is not None:
                 await self._sharing.leave()

@@ -13,8 +13,9 @@ from crdt_service.backup.destination import Destination, Folder
 from crdt_service.backup.job import Archive, Cluster, restore, take
 from crdt_service.backup.manifest import Manifest
 from crdt_service.backup.retention import Retention
-from crdt_service.kernel.config import read_config, read_secret, split_address
+from crdt_service.kernel.config import read_config, split_address
 from crdt_service.kernel.error import ConfigError
+from crdt_service.net.cluster import ClusterIdentity
 from crdt_service.net.credentials import Credentials
 from crdt_service.net.operator import Operator
 from crdt_service.wire.seal import Key
@@ -135,8 +136,9 @@ def _find_cluster(options: argparse.Namespace, credentials: Credentials | None) 
     for flag, value in (("--secret-file", options.secret_file), ("--config", options.config), ("--peer", options.peer)):
         if not value:
             raise ConfigError(f"backup {options.action} needs {flag}", f"give {flag}")
+    cluster = ClusterIdentity.of_files(options.secret_file, options.cluster_name_file or options.cluster_name)
     return Cluster(
-        Operator(read_secret(options.secret_file), credentials),
+        Operator(cluster, credentials),
         [split_address(peer, "--peer") for peer in options.peer],
         read_config(options.config).crdt,
     )

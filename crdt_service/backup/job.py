@@ -45,6 +45,8 @@ ATTEMPTS_MAX = 3
 # A node takes a backup whose job was killed for abandoned after a minute.
 _UNDER_WAY_SECONDS_MAX = 90.0
 _UNDER_WAY_PAUSE_SECONDS = 5.0
+# `GET /v1/conflicts` lists all of them.
+_REPORTED_KEYS_MAX = 100
 # What may be over when it is tried once more: a node that restarts, slots that are handed over.
 _PASSING = frozenset({"backup_outrun", "backup_unknown", "node_unreachable", "outcome_unknown"})
 
@@ -249,7 +251,8 @@ async def restore(cluster: Cluster, archive: Archive, backup: str, report: Repor
     A join only adds, and joined again a state changes nothing: an interrupted restore is simply begun again.
 
     Raises:
-        ServiceError: The backup is not whole, or a slot has no owner that answers, or states were refused.
+        ServiceError: The backup is not whole, or a slot has no owner that answers, or states were refused; all is
+            restored, and keys hold several types.
     """
     manifest = await asyncio.to_thread(archive.verify, backup)
     refused = sent = 0
@@ -260,8 +263,16 @@ async def restore(cluster: Cluster, archive: Archive, backup: str, report: Repor
             sent += len(states)
             if sent * 10 // manifest.states > (sent - len(states)) * 10 // manifest.states:
                 report(f"restored {sent} of {manifest.states} states")
+        collisions = await nodes.find_collisions()
+    restored = {delta.key for states in archive.read_states(manifest) for delta in states} if collisions else set()
+    colliding = sorted(restored & collisions.keys())
+    for key in colliding[:_REPORTED_KEYS_MAX]:
+        shown, *others = collisions[key]
+        report(f"key {key!r} is shown as {shown}, and holds {', '.join(others)}, too")
     if refused:
         raise RefusedStatesError(refused)
+    if colliding:
+        raise CollidingTypesError(len(colliding))
     return manifest
 
 
@@ -387,4 +398,15 @@ class RefusedStatesError(ServiceError):
             "states_refused",
             f"{count} states were refused, all others are restored",
             "see the nodes' logs",
+        )
+
+
+class CollidingTypesError(ServiceError):
+    """Keys of a backup hold several types, once all of it is restored."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(
+            "types_collide",
+            f"everything is restored, and {count} of its keys hold several types, of which readers see one",
+            "see GET /v1/conflicts; read, write or delete each of them by its name with ?type=",
         )

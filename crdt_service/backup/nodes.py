@@ -17,9 +17,14 @@ from crdt_service.membership.table import DEAD, Table
 from crdt_service.net.channel import Channel
 from crdt_service.net.operator import Operator
 from crdt_service.replication.commits import PUSH_BYTES_MAX, group_deltas
+from crdt_service.resolution.explanation import read_types
+from crdt_service.resolution.sibling import TYPES_TAG
 from crdt_service.wire.message import (
+    CONFLICTS_MAX,
     BackupReply,
     BackupRequest,
+    ConflictsReply,
+    ConflictsRequest,
     Delta,
     RestoreReply,
     RestoreRequest,
@@ -140,6 +145,19 @@ class Nodes:
         )
         return max(refused)
 
+    async def find_collisions(self) -> dict[str, list[str]]:
+        """Return the keys that hold several types, each with those: the one that readers see, and the others.
+
+        Raises:
+            ServiceError: A node refuses, or cannot be reached any more.
+        """
+        found = await asyncio.gather(*(_list_collisions(channel) for channel in self.channels.values()))
+        collisions: dict[str, list[str]] = {}
+        for types in found:
+            for key, names in types.items():
+                collisions[key] = max(names, collisions.get(key, []), key=len)
+        return collisions
+
     async def write(self, key: str, type_name: str, op: bytes) -> None:
         """Apply an operation to a key, on the first of its owners that takes it.
 
@@ -170,6 +188,20 @@ class Nodes:
             reply = await self.channels[node_id].request(partial(RestoreRequest, deltas=group))
             refused += cast(RestoreReply, reply).refused
         return refused
+
+
+async def _list_collisions(channel: Channel) -> dict[str, list[str]]:
+    collisions: dict[str, list[str]] = {}
+    after: tuple[str, tuple[str, ...], int] | None = None
+    while True:
+        request = partial(ConflictsRequest, prefix="", after=after, limit=CONFLICTS_MAX)
+        reply = cast(ConflictsReply, await channel.request(request))
+        for conflict in reply.conflicts:
+            after = (conflict.key, conflict.path, conflict.tag)
+            if conflict.tag == TYPES_TAG:
+                collisions[conflict.key] = read_types(conflict.resolution)
+        if not reply.more:
+            return collisions
 
 
 def check_unmoved(readings: Sequence[Reading]) -> None:

@@ -61,6 +61,7 @@ class _Write:
     items: Sequence[WriteItem]
     outcomes: list[Outcome]
     done: asyncio.Future[Commit]
+    is_named: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +141,16 @@ class Committer:
             raise commit.outcomes[0]
         return commit.number
 
-    async def write_many(self, items: Sequence[WriteItem]) -> Commit:
+    async def write_many(self, items: Sequence[WriteItem], *, is_named: bool = False) -> Commit:
         """Apply writes durably in one step, in their order; one that is refused changes nothing and leaves the others.
+
+        `is_named` is as for `Batch.perform`.
 
         Raises:
             ServiceError: None was applied.
         """
         done: asyncio.Future[Commit] = asyncio.get_running_loop().create_future()
-        self._put(_Write(items, [], done))
+        self._put(_Write(items, [], done, is_named))
         return await done
 
     async def join(self, push: PushRequest) -> int:
@@ -390,7 +393,7 @@ class Committer:
         if isinstance(item, _Write):
             for each in item.items:
                 try:
-                    item.outcomes.append(batch.perform(each))
+                    item.outcomes.append(batch.perform(each, is_named=item.is_named))
                 except ServiceError as error:
                     item.outcomes.append(error)
                     refused += 1

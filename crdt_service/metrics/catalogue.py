@@ -92,7 +92,7 @@ CATALOGUE = (
     Metric(
         "jarvis_crdt_conflicts_total",
         Kind.COUNTER,
-        "Concurrent writes that joined others of the same register or workflow.",
+        "Concurrent writes that joined others of a register or workflow, and types that joined others of a key.",
         _NODE,
         (Label("type", bound="data types with conflicts"), Label("strategy", bound="conflict strategies")),
     ),
@@ -151,6 +151,28 @@ CATALOGUE = (
         "Data directories whose loss an operator has accepted and not confirmed yet.",
         _NODE,
     ),
+    Metric(
+        "jarvis_peer_refusals_total",
+        Kind.COUNTER,
+        "Connections to the port of peers that were refused: `other_cluster` is of another one, `silent` proved "
+        "nothing in time, `crowded_out` made room for others that have proved nothing yet.",
+        _NODE,
+        (
+            Label(
+                "reason",
+                (
+                    "other_cluster",
+                    "authentication_failed",
+                    "certificate_refused",
+                    "malformed",
+                    "invalid_config",
+                    "silent",
+                    "crowded_out",
+                    "full",
+                ),
+            ),
+        ),
+    ),
     Metric("jarvis_fenced_total", Kind.COUNTER, "Times that this node's volume was not what others knew.", _NODE),
     Metric("jarvis_handoff_slots", Kind.GAUGE, "Slots held and not owned, to be handed over.", _NODE),
     Metric(
@@ -208,6 +230,14 @@ CATALOGUE = (
         ),
     ),
     Metric("jarvis_feeds", Kind.GAUGE, "Change feeds that are open.", _BACKEND),
+    Metric(
+        "jarvis_refused_total",
+        Kind.COUNTER,
+        "Times that a caller got nothing of what all callers share, because its share or all of it was taken; of "
+        "`connections`, and of `unsent` bytes, connections that were cut for others.",
+        _BACKEND,
+        (Label("room", ("answers", "bodies", "connections", "feeds", "heads", "pages", "requests", "unsent")),),
+    ),
     Metric(
         "jarvis_plugins",
         Kind.GAUGE,

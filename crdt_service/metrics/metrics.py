@@ -137,6 +137,10 @@ class NodeMetrics(Metrics):
         """This node's volume was so many times not what others knew it for."""
         self._registry.counter("jarvis_fenced_total").inc(times)
 
+    def on_peer_refused(self, reason: str) -> None:
+        """A connection to the port of peers was refused."""
+        self._registry.counter("jarvis_peer_refusals_total", reason).inc()
+
     def set_decision(self, epoch: int, uncopied_slots: int, lost_seats: int) -> None:
         """Set which placement holds, how many slots next owners have to copy, and how many losses were accepted."""
         self._registry.gauge("jarvis_placement_epoch").set(epoch)
@@ -182,6 +186,10 @@ class BackendMetrics(Metrics):
             series = self._requests[route, status] = _Series(self._registry, route, status)
         series.count.inc()
         series.seconds.observe(seconds)
+
+    def on_no_room(self, room: str) -> None:
+        """A caller got nothing of what all share."""
+        self._registry.counter("jarvis_refused_total", room).inc()
 
     def on_query(self, operation: str, seconds: float, error: str) -> bool:
         """A node was asked; `error` is the code of what went wrong, or "". Return whether the engine failed."""

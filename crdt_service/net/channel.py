@@ -30,6 +30,7 @@ from crdt_service.wire.message import (
     Reply,
     Request,
     TracedRequest,
+    TypedRequest,
     decode_reply,
     encode_message,
 )
@@ -48,6 +49,7 @@ PULSE_SECONDS_MAX = 1.0
 # A look that comes later than this finds this process itself to have stood still.
 LATE_SECONDS_MAX = 0.1
 _PROTOCOL_OF_PULSES = 4
+_PROTOCOL_OF_TYPES = 4
 # Timers may fire so much too early.
 _TIMER_SECONDS = 0.002
 # They carry limits of their own, and what they find out is not to depend on what the channel found out.
@@ -154,7 +156,9 @@ class Channel:
         number = next(self._ids)
         request = build(number)
         is_probe = type(request) in _PROBES
-        is_refused = self.is_silent and not is_probe
+        # An end of the release before would take one that names a type for malformed.
+        is_known = type(request) is not TypedRequest or self.protocol >= _PROTOCOL_OF_TYPES
+        is_refused = (self.is_silent and not is_probe) or not is_known
         if is_refused or self.closed.is_set() or len(self._waiting) >= IN_FLIGHT_MAX:
             raise UnreachableError(self.node_id)
         if is_probe:

@@ -15,6 +15,7 @@ from crdt_service.kernel.trust import trust_any
 from crdt_service.net.certificate import TLS_1_2_CIPHERS, Reloaded, blaming, explain, read_certificates
 
 BACKEND_NAME = "jarvis-backend"
+OPERATOR_NAME = "operator"
 # TLS 1.2 takes three turns of each end, TLS 1.3 two.
 _TURNS_MAX = 4
 

@@ -50,7 +50,7 @@ class Reading:
     """A key's type and its value as JSON bytes.
 
     Attributes:
-        conflict: JSON on its conflicts, empty without any.
+        conflict: JSON on its conflicts, other types of the key included; empty without any.
         digest: As `Store.etag` returns it.
     """
 
@@ -142,33 +142,45 @@ class Store:
         return state
 
     def find(self, key: str) -> Datatype[Any] | None:
-        """Return the type of `key`, None if it is vacant.
+        """Return the type that readers of `key` see, None if it is vacant.
 
-        Of two created concurrently, it is the one first in the registry, on every replica.
+        Of several created concurrently, it is the one first in the registry, on every replica.
         """
         entry = self._find_shown(key)
         return None if entry is None else get_type(entry.tag)
 
     def types(self, key: str) -> list[Datatype[Any]]:
-        """Return the types of which `key` holds something to be read."""
-        found = [(get_type(entry.tag), entry) for entry in _chain(self.slots[slot_of(key)].get(key))]
-        return [datatype for datatype, entry in found if not datatype.is_vacant(_unpack(entry))]
+        """Return the types of which `key` holds something to be read, the one that readers see first."""
+        several = self.conflicts.types.get(key)
+        if several is not None:
+            return [get_type(tag) for tag in several]
+        shown = self.find(key)
+        return [] if shown is None else [shown]
 
-    def read(self, key: str, *, explain: bool = False, type_name: str = "") -> Reading | None:
+    def read(self, key: str, *, explain: bool = False, type_name: str = "", is_written: bool = False) -> Reading | None:
         """Return the value of `key`, with what was decided between siblings if asked to explain.
 
-        Of a vacant key it is None, or what one of the type shows if a `type_name` is given.
+        Args:
+            key: The key.
+            explain: Whether to say how each conflict was decided.
+            type_name: Which of its types to read; empty for the one that readers see.
+            is_written: Whether the type was just written to: one that is vacant is then read as empty.
+
+        Returns:
+            None if the key, or what it holds of that type, is vacant.
+
+        Raises:
+            OperationError: There is no such type.
         """
-        entry = self._find_shown(key)
+        entry = self._find_shown(key) if not type_name else self._find_live(key, find_type(type_name))
         if entry is None:
-            if not type_name:
+            if not is_written:
                 return None
             datatype = find_type(type_name)
-            value = read_value(self.conflicts.policy, key, datatype, datatype.empty())
-            return Reading(type_name, msgspec.json.encode(value))
-        datatype = get_type(entry.tag)
-        address = Address(key, entry.tag)
-        state = _unpack(entry)
+            address, state = Address(key, datatype.tag), datatype.empty()
+        else:
+            datatype = get_type(entry.tag)
+            address, state = Address(key, entry.tag), _unpack(entry)
         value = read_value(self.conflicts.policy, key, datatype, state)
         conflict = explain_state(self.conflicts, address, state) if explain else summarize(self.conflicts, address)
         return Reading(datatype.name, msgspec.json.encode(value), conflict, self.etag(key))
@@ -188,7 +200,8 @@ class Store:
         self._note_vacancy(address.key, datatype.is_vacant(state))
         self.versions[slot_of(address.key)] += 1
         self._clock.observe(datatype.newest_stamp(delta))
-        return self.conflicts.update(address, delta, state)
+        arisen = self.conflicts.update(address, delta, state)
+        return [*arisen, *self._note_types(address.key)]
 
     def encode(self, address: Address) -> Delta:
         """Return the whole state at `address` as a delta.
@@ -243,6 +256,7 @@ class Store:
         """Forget everything in a slot."""
         for address in self.addresses(slot):
             self.conflicts.forget(address)
+            self.conflicts.update_types(address.key, ())
             self.vacant.pop(address.key, None)
             self._count -= 1
         self.slots[slot] = {}
@@ -305,6 +319,7 @@ class Store:
             self.conflicts.forget(Address(key, entry.tag))
             self.sums[slot] ^= abs(entry.mixed)
             self._count -= 1
+        self.conflicts.update_types(key, ())
         self.index.remove(slot, key)
         self.vacant.pop(key, None)
         self.versions[slot] += 1
@@ -352,6 +367,22 @@ class Store:
         while entry is not None and entry.next is not None and get_type(entry.tag).is_vacant(_unpack(entry)):
             entry = entry.next
         return entry
+
+    def _find_live(self, key: str, datatype: Datatype[Any]) -> Entry | None:
+        """Return the entry of `key` of one type, None if it is vacant."""
+        entry = self._find(Address(key, datatype.tag))
+        return None if entry is None or datatype.is_vacant(_unpack(entry)) else entry
+
+    def _note_types(self, key: str) -> list[Arisen]:
+        """Note of which types `key` holds something to be read; return the conflicts that this made."""
+        first = self.slots[slot_of(key)][key]
+        if first.next is None:  # Of nearly every key.
+            return []
+        entries = [entry for entry in _chain(first) if entry.tag != RECEIPTS.tag]
+        if len(entries) < 2:
+            return []
+        live = (entry.tag for entry in entries if not get_type(entry.tag).is_vacant(_unpack(entry)))
+        return self.conflicts.update_types(key, tuple(live))
 
     def _note_vacancy(self, key: str, is_vacant: bool) -> None:
         """Note whether all that `key` holds is vacant, given that of the type that changed."""

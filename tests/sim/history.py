@@ -62,12 +62,14 @@ class History:
     `final` is, by node, the states by (key, tag) once it was quiet, and `owners` who should hold each key then; `disks`
     counts the disks that each node has lost; `placements` is what was durably known of who owns what;
     `clock_error_seconds` how far two clocks may be apart, and `calm_at` when all faults had ended; `is_purging` whether
-    deleted keys are forgotten within the world's time, and `vacant` those that are not, by node, long after calm.
+    deleted keys are forgotten within the world's time, and `vacant` those that are not, by node, long after calm;
+    `told` is, by node, the types of each key that an answer to a read names once it was quiet.
     """
 
     writes: list[Write] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     final: dict[str, dict[tuple[str, int], bytes]] = field(default_factory=dict)
+    told: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
     quiet: bool = False
     owners: dict[str, tuple[str, ...]] = field(default_factory=dict)
     quorum_reads: list[Seen] = field(default_factory=list)

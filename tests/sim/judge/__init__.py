@@ -7,6 +7,7 @@ from tests.sim.judge import (
     correction,
     double_count,
     garbage,
+    hidden_type,
     lost_write,
     phantom,
     resurrection,
@@ -19,6 +20,7 @@ from tests.sim.judge import (
 JUDGES = (
     convergence,
     lost_write,
+    hidden_type,
     double_count,
     phantom,
     resurrection,
