@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, field, replace
 
 from crdt_service.disk.journal import Journal
-from crdt_service.kernel.clock import DRIFT_SECONDS_MAX
 from crdt_service.loops.commit import Committer
 from crdt_service.membership.document import is_below, is_joint
 from crdt_service.resolution.explanation import read_other_types
@@ -236,10 +235,7 @@ class World:
         """Write on every node that has a seat."""
         newest = self.history.placements.newest
         waiting = [seat.node_id for seat in newest.old.seats] if newest is not None else self.names
-        # All nodes push at once: a small queue may well refuse some. And what a clock far ahead has stamped is refused
-        # by others until theirs come near.
-        is_fair = self.history.clock_error_seconds < DRIFT_SECONDS_MAX
-        for _ in range(PROBE_TRIES if is_fair else int(LIVENESS_SECONDS_MAX)):
+        for _ in range(PROBE_TRIES):  # All nodes push at once: a small queue may well refuse some.
             writes = self.client.probe(waiting, concern)
             await asyncio.wait(list(self.client.tasks))
             failed = [write for write in writes if write.outcome is not Outcome.ACKNOWLEDGED]
