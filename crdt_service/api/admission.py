@@ -4,9 +4,9 @@ Beyond what one core can do, more requests at once only make each slower, until 
 number is at work, a bounded number waits, callers in turn, and the rest is refused at once, while refusing is still
 cheap. Of both numbers each caller has a share.
 
-What one caller has at work the others wait for at every turn of the event loop. So while turns are long each caller has
-fewer at work: a limit that is raised by a step and lowered by a part, as TCP's window is (Chiu and Jain, Computer
-Networks 17(1), 1989). Where nodes or disks are slow turns are short, and the limit stays out of the way.
+What one caller has at work the others wait for at every turn of the event loop. So while several ask and turns are long
+each caller has fewer at work: a limit that is raised by a step and lowered by a part, as TCP's window is (Chiu and
+Jain, Computer Networks 17(1), 1989). Where nodes or disks are slow turns are short, and the limit stays out of the way.
 """
 
 import asyncio
@@ -23,15 +23,17 @@ AT_WORK_MAX = 256
 # Raising them lets clients wait for longer instead of being told to come again.
 WAITING_MAX = 1024
 WAIT_SECONDS_MAX = 1.0
-# A turn of the event loop that takes more CPU time is long; while other processes have the core it takes none. Raising it
-# serves one busy caller in larger batches, and has the others wait for longer.
-TURN_SECONDS_MAX = 0.001
+# A turn of the event loop that takes more CPU time is long; while other processes have the core it takes none. Raising
+# it serves one busy caller in larger batches, and has the others wait for longer.
+TURN_SECONDS_MAX = 0.002
 # The least that a caller may have at work, and the part by which the limit is lowered. Raising the first keeps nodes
 # busier while turns are long for other reasons.
-AT_WORK_MIN = 4
+AT_WORK_MIN = 8
 _LOWERED_PART = 1 / 8
-# By how much it is raised in a short turn in which some wait for it; there are about a thousand in a second.
-_RAISED_STEP = 0.1
+# By how much it is raised in a short turn, if some wait.
+_RAISED_STEP = 0.5
+# For so long after two callers have asked each leaves room to the other.
+COMPANY_SECONDS = 1.0
 # What waits, and when it has waited for too long.
 _Turn = asyncio.Future[bool]
 
@@ -61,6 +63,8 @@ class Admission:
         self._permits = Room("requests", at_work_max)
         self._at_work_max = at_work_max
         self._limit = float(at_work_max)
+        self._newest: str | None = None
+        self._company_until = 0.0
         self._is_measuring = False
         self._room = Room("requests", waiting_max, on_refused)
         self._waiting: Turns[_Turn] = Turns()
@@ -78,6 +82,7 @@ class Admission:
         Raises:
             ServiceError: Too many of the caller's wait, or this one did for too long.
         """
+        self._watch(caller)
         if caller not in self._waiting and self._may_work(caller):
             self._take(caller)
             return
@@ -113,7 +118,15 @@ class Admission:
                 turn.set_result(True)
 
     def _may_work(self, caller: str) -> bool:
-        return self._permits.has(caller) and self._permits.holds(caller) < self._limit
+        is_alone = asyncio.get_running_loop().time() >= self._company_until
+        return self._permits.has(caller) and (is_alone or self._permits.holds(caller) < self._limit)
+
+    def _watch(self, caller: str) -> None:
+        """Take notice of callers that ask beside each other."""
+        if caller != self._newest:
+            if self._newest is not None:
+                self._company_until = asyncio.get_running_loop().time() + COMPANY_SECONDS
+            self._newest = caller
 
     def _take(self, caller: str) -> None:
         self._permits.take(caller)

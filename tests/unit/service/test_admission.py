@@ -1,10 +1,11 @@
 """Permits, proximity and hedges, without a network."""
 
 import asyncio
+import time
 
 import pytest
 
-from crdt_service.api.admission import Admission
+from crdt_service.api.admission import AT_WORK_MAX, AT_WORK_MIN, TURN_SECONDS_MAX, Admission
 from crdt_service.api.hedge import HEDGES_SAVED_MAX, REQUESTS_PER_HEDGE, HedgeBudget, hedge
 from crdt_service.api.proximity import LATE_SECONDS_MAX, LATE_SECONDS_MIN, RECOVERY_SECONDS, Proximity
 from crdt_service.kernel.error import ServiceError, UnreachableError
@@ -83,6 +84,36 @@ async def test_a_caller_with_many_requests_leaves_permits_to_others_and_callers_
         await settle()
     await asyncio.gather(*waiting)
     assert (["many"] * 4, 0) == (order[4:], admission.at_work)
+
+
+async def test_while_several_ask_and_turns_are_long_each_caller_has_fewer_at_work(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "thread_time", lambda: now[0])
+    admission = Admission(wait_seconds_max=60)
+
+    async def turn(caller, seconds):
+        await admission.enter(caller)
+        now[0] += seconds
+        await settle()
+        admission.leave(caller)
+
+    async def measure(caller):
+        """How many a caller has at work before the next one waits."""
+        entered = [asyncio.create_task(admission.enter(caller)) for _ in range(200)]
+        await settle()
+        at_work = admission.at_work
+        for each in entered:
+            each.cancel()
+        await asyncio.gather(*entered, return_exceptions=True)
+        for _ in range(admission.at_work):
+            admission.leave(caller)
+        return at_work
+
+    for _ in range(100):
+        await turn("one", 2 * TURN_SECONDS_MAX)
+    assert AT_WORK_MAX // 2 == await measure("one")
+    await turn("other", 0)
+    assert await measure("one") in (AT_WORK_MIN, AT_WORK_MIN + 1)  # The turn before was a short one.
 
 
 def test_owners_of_the_own_zone_come_first_and_else_stay_in_order():
