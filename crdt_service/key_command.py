@@ -40,9 +40,12 @@ def create_key(
     """Add a key to the file, which is made if there is none; return the token, which is nowhere else.
 
     Raises:
-        ConfigError: The file cannot be used, or the key would break its rules.
+        ConfigError: The file cannot be used, has a key of this name, or the key would break its rules.
     """
     file = _read(path) if path.exists() else KeyFile(())
+    for known in file.keys:
+        if known.name == name:
+            raise ConfigError(f"{path}: the key {known.id} is called {name!r}", "give another name, or rotate that key")
     key, token = new_key(
         name,
         scope,
@@ -91,7 +94,14 @@ def rotate_key(path: Path, key_id: str, overlap: timedelta, now: Callable[[], da
     ends = now() + overlap
     if old.expires_at is not None and old.expires_at <= now():
         raise ConfigError(f"{path}: the key {key_id} has expired", "create a new one")
-    new, token = new_key(old.name, old.scope, secrets.token_bytes, prefixes=old.prefixes, rate_limit=old.rate_limit)
+    new, token = new_key(
+        old.name,
+        old.scope,
+        secrets.token_bytes,
+        prefixes=old.prefixes,
+        rate_limit=old.rate_limit,
+        succeeds=old.lineage,
+    )
     old_ends = ends if old.expires_at is None else min(old.expires_at, ends)
     kept = tuple(msgspec.structs.replace(key, expires_at=old_ends) if key is old else key for key in file.keys)
     _write(path, KeyFile((*kept, new)))

@@ -57,10 +57,11 @@ class Call:
     def idempotency_key(self) -> str:
         """What names the write, empty if nothing does: the caller and the key that it gave.
 
-        Callers are told apart, as one's write must not pass for another's; by name, which a rotated API key keeps.
+        Callers are told apart, as one's write must not pass for another's; by API key, of which a rotated one stays the
+        same caller.
         """
         given = self.values["idempotency-key"]
-        return f"{self.principal.name}\n{given}" if given else ""
+        return f"{self.principal.lineage}\n{given}" if given else ""
 
     def decode_body(self, decoder: "msgspec.json.Decoder[Any]", example: str) -> Any:
         """Return the body as what the decoder makes of it.

@@ -13,6 +13,7 @@ from crdt_service.api.router import Router
 from crdt_service.datatypes.registry import DATATYPES
 from crdt_service.kernel.error import OperationError, ServiceError
 from crdt_service.kernel.ident import check_key
+from crdt_service.plugins.caller import describe_caller
 from crdt_service.plugins.host import DELETION, Plugins
 from crdt_service.resolution.explanation import ConflictSummary
 from crdt_service.wire.message import Concern, ValueReply
@@ -185,7 +186,7 @@ class Keys:
         type_name, op = write.type[:TYPE_LENGTH_MAX], bytes(write.op)
         check_named(type_name, values["type"])
         if self._plugins.passes_writes:
-            op = await self._plugins.pass_write(key, type_name, op, call.principal.id)
+            op = await self._plugins.pass_write(key, type_name, op, describe_caller(call.principal))
         answer = await self._router.write(
             key,
             type_name,
@@ -208,7 +209,7 @@ class Keys:
         """
         key, values = check_key(call.rest), call.values
         if self._plugins.passes_writes:
-            await self._plugins.pass_write(key, "", DELETION, call.principal.id)
+            await self._plugins.pass_write(key, "", DELETION, describe_caller(call.principal))
         answer = await self._router.delete(
             key,
             values["node"],
