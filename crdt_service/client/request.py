@@ -89,9 +89,11 @@ class Deletion:
     if_match: str | None = None
 
 
-def read_key(key: str, *, concern: Concern, node: str | None, explain: bool = False) -> Request[Key]:
+def read_key(
+    key: str, *, concern: Concern, node: str | None, type_name: str | None, explain: bool = False
+) -> Request[Key]:
     """Return the request for a key's value."""
-    query = {"concern": concern, "node": node, "explain": "true" if explain else None}
+    query = {"concern": concern, "node": node, "type": type_name, "explain": "true" if explain else None}
     return Request("GET", path_of("keys", key), _read_key, _given(query))
 
 
@@ -105,9 +107,11 @@ def write_key(
     value: bool,
     if_match: str | None,
     idempotency_key: str | None,
+    is_named: bool = False,
 ) -> Request[Key]:
     """Return the request to apply an operation to a key."""
-    query = {"concern": concern, "node": node, "value": None if value else "false"}
+    named = type_name if is_named else None
+    query = {"concern": concern, "node": node, "type": named, "value": None if value else "false"}
     body = encode_json({"type": type_name, "op": op})
     return Request(
         "POST",
@@ -121,24 +125,36 @@ def write_key(
 
 
 def delete_key(
-    key: str, *, concern: Concern, node: str | None, if_match: str | None, idempotency_key: str | None
+    key: str,
+    *,
+    concern: Concern,
+    node: str | None,
+    type_name: str | None,
+    if_match: str | None,
+    idempotency_key: str | None,
 ) -> Request[Key]:
     """Return the request to empty a key; made again after its answer was lost it might empty what came after."""
     return Request(
         "DELETE",
         path_of("keys", key),
         _read_key,
-        _given({"concern": concern, "node": node}),
+        _given({"concern": concern, "node": node, "type": type_name}),
         _conditions(if_match, idempotency_key),
         is_safe=idempotency_key is not None,
     )
 
 
 def write_batch(
-    writes: Iterable[Write | Deletion], *, concern: Concern, node: str | None, value: bool, idempotency_key: str | None
+    writes: Iterable[Write | Deletion],
+    *,
+    concern: Concern,
+    node: str | None,
+    type_name: str | None,
+    value: bool,
+    idempotency_key: str | None,
 ) -> Request[Batch]:
     """Return the request to apply many writes."""
-    query = {"concern": concern, "node": node, "value": "true" if value else None}
+    query = {"concern": concern, "node": node, "type": type_name, "value": "true" if value else None}
     return Request(
         "POST",
         "/v1/batch/write",
@@ -150,10 +166,11 @@ def write_batch(
     )
 
 
-def read_batch(keys: Iterable[str], *, concern: Concern, node: str | None) -> Request[Batch]:
+def read_batch(keys: Iterable[str], *, concern: Concern, node: str | None, type_name: str | None) -> Request[Batch]:
     """Return the request for many keys' values."""
+    query = {"concern": concern, "node": node, "type": type_name}
     body = encode_json({"keys": list(keys)})
-    return Request("POST", "/v1/batch/read", _plain(Batch), _given({"concern": concern, "node": node}), body=body)
+    return Request("POST", "/v1/batch/read", _plain(Batch), _given(query), body=body)
 
 
 def list_keys(prefix: str, limit: int, cursor: str | None) -> Request[KeyPage]:

@@ -11,6 +11,7 @@ from crdt_service.datatypes.lww_register import LwwRegister
 from crdt_service.datatypes.pn_counter import PnCounter
 from crdt_service.disk import journal
 from crdt_service.disk.journal import Journal
+from crdt_service.kernel.clock import COUNTER_BITS, DRIFT_SECONDS_MAX, HybridClock
 from crdt_service.kernel.error import ServiceError
 from crdt_service.kernel.slot import SLOTS, slot_of
 from crdt_service.loops import commit, deciding, garbage, placing
@@ -25,10 +26,12 @@ from crdt_service.membership.ownership import Group, Ownership
 from crdt_service.replication import commits
 from crdt_service.replication.commits import CommitLog
 from crdt_service.replication.handoff import Handoff
+from crdt_service.resolution.conflicts import Conflicts
 from crdt_service.store import batch
 from crdt_service.store.batch import Batch
 from crdt_service.store.tombstones import Tombstones
 from crdt_service.wire.message import Concern
+from tests.sim.clock import EPOCH_SECONDS
 from tests.sim.simulation import Options
 
 # Worlds in which owners change again and again amid majority writes and reads.
@@ -228,6 +231,28 @@ def owners_follow_live_members():
         yield _CHANGING
 
 
+# Worlds in which clocks are wrong by far until all faults end.
+_FAR = Options(nodes=3, purging_share=0.0, profile={"faults": ("clock_far", "kill", "isolate"), "fault_share": 0.1})
+
+
+@contextlib.contextmanager
+def stamps_of_wrong_clocks_are_refused():
+    """As in the release before: a stamp is compared with the wall clock, here with a right one."""
+
+    def is_far(stamp):
+        now = EPOCH_SECONDS + asyncio.get_running_loop().time()
+        return stamp > int((now + DRIFT_SECONDS_MAX) * 1000) << COUNTER_BITS
+
+    with mock.patch.object(batch, "is_impossible", is_far):
+        yield _FAR
+
+
+@contextlib.contextmanager
+def stamps_follow_the_wall_clock_alone():
+    with mock.patch.object(HybridClock, "observe", lambda *_: None):
+        yield _FAR
+
+
 @contextlib.contextmanager
 def no_joint():
     """Only a majority of the next owners is counted while owners change."""
@@ -327,6 +352,13 @@ def first_phase_of_a_majority():
         yield Options(nodes=3, steps=100, purging_share=0.0, placed_share=0.0, profile=profile)
 
 
+@contextlib.contextmanager
+def hide_other_types():
+    """A key that was created with two types shows one, and says nothing of the other."""
+    with mock.patch.object(Conflicts, "update_types", lambda *_: []):
+        yield Options(two_types_share=1.0)
+
+
 # The judges of which at least one must find the bug.
 BUGS = {
     push_before_sync: {"lost_write", "double_count", "phantom", "convergence"},
@@ -345,6 +377,8 @@ BUGS = {
     what_was_purged_is_not_remembered: {"resurrection"},
     never_purged: {"garbage"},
     owners_follow_live_members: {"stale_read", "lost_write"},
+    stamps_of_wrong_clocks_are_refused: {"convergence", "correction", "availability"},
+    stamps_follow_the_wall_clock_alone: {"correction"},
     no_joint: {"stale_read", "lost_write", "two_majorities"},
     end_without_sync: {"stale_read", "lost_write", "two_majorities"},
     two_documents: {"two_majorities"},
@@ -352,4 +386,5 @@ BUGS = {
     empty_disk_votes: {"stale_read", "lost_write"},
     drop_unasked: {"lost_write", "retraction"},
     first_phase_of_a_majority: {"two_majorities"},
+    hide_other_types: {"hidden_type"},
 }
