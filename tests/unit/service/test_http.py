@@ -633,3 +633,19 @@ async def test_a_taken_port_is_told():
     async with serving() as server:
         with pytest.raises(ConfigError, match="cannot listen on"):
             await HttpServer(Application(), "127.0.0.1", server.port, describe_error).run_until(asyncio.Event())
+
+
+async def test_everywhere_answers_over_both_families():
+    application, stopping = Application(), asyncio.Event()
+    server = HttpServer(application, "::", 0, describe_error, limits=LONG)
+    running = asyncio.create_task(server.run_until(stopping))
+    while not server.port:
+        assert not running.done(), running.result()
+        await asyncio.sleep(0.001)
+    for host in ("127.0.0.1", "::1") if socket.has_ipv6 else ("127.0.0.1",):
+        reader, writer = await asyncio.open_connection(host, server.port)
+        writer.write(GET)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+    stopping.set()
+    await running
