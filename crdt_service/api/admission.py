@@ -32,6 +32,9 @@ AT_WORK_MIN = 8
 _LOWERED_PART = 1 / 8
 # By how much it is raised in a short turn, if some wait.
 _RAISED_STEP = 0.5
+# So many that waited for too long are refused in a turn, and the next ones so much later: all of them come again soon.
+EXPIRED_AT_ONCE = 8
+_EXPIRED_PAUSE_SECONDS = 0.005
 # For so long after two callers have asked each leaves room to the other.
 COMPANY_SECONDS = 1.0
 # What waits, and when it has waited for too long.
@@ -147,8 +150,12 @@ class Admission:
         """Refuse those that are due; they are kept in the order of their times."""
         loop = asyncio.get_running_loop()
         self._timer = None
+        refused = 0
         while self._due:
             due, caller, turn = self._due[0]
+            if refused == EXPIRED_AT_ONCE:
+                self._timer = loop.call_later(_EXPIRED_PAUSE_SECONDS, self._expire)
+                return
             if due > loop.time() and not turn.done():
                 self._timer = loop.call_at(due, self._expire)
                 return
@@ -156,3 +163,4 @@ class Admission:
             if not turn.done():
                 self._waiting.remove(caller, turn)
                 turn.set_result(False)
+                refused += 1

@@ -23,7 +23,7 @@ from crdt_service.telemetry.request import Requests
 BODY_BYTES_MAX = 64 << 20
 # Of answers that are made or wait for their clients. Raising it holds more for clients that read slowly.
 ANSWER_BYTES_MAX = 96 << 20
-# What is refused before anything is done for it, such as requests without a good API key or for no page.
+# What is refused before anything is done for it: requests without a good API key, for no page, or beyond a share.
 REFUSALS_PER_SECOND = 100
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _INTERNAL = ServiceError("internal", "the backend has a fault", "retry; report the request's id if it stays")
@@ -115,7 +115,9 @@ class Application:
         except ServiceError as error:
             error_code = error.code
             response = _refuse(error, request_id)
-            if held is None:
+            if held is not None:
+                held.release()
+            if held is None or error.code == "overloaded":
                 response.headers += await self._slow_down(scope)
         except Exception:
             error_code = _INTERNAL.code
