@@ -17,6 +17,7 @@ from crdt_service.api.plugins import PluginPages
 from crdt_service.api.proximity import Proximity
 from crdt_service.api.router import Router
 from crdt_service.api.routes import make_routes
+from crdt_service.kernel.clock import HybridClock, SystemClock, own_offset
 from crdt_service.kernel.config import Config, PluginsConfig
 from crdt_service.loops.gossip import Follower
 from crdt_service.loops.task import end_loops, start_loops
@@ -24,6 +25,7 @@ from crdt_service.membership.link import Endpoint
 from crdt_service.metrics.metrics import BackendMetrics
 from crdt_service.net.certificate import ServerCertificate
 from crdt_service.net.channel import Channel
+from crdt_service.net.cluster import ClusterIdentity
 from crdt_service.net.credentials import Credentials
 from crdt_service.net.handshake import BACKEND, Identity
 from crdt_service.net.http import HttpServer
@@ -44,7 +46,7 @@ class Backend:
 
     Args:
         config: What all processes share.
-        secret: What proves that a process belongs to the cluster.
+        cluster: Which cluster it belongs to, and what proves that.
         peers: Addresses of nodes, instead of DNS.
         credentials: For mutual TLS with the nodes; None for none.
         keyring: Whose tokens are good; None to let everyone in.
@@ -58,7 +60,7 @@ class Backend:
     def __init__(
         self,
         config: Config,
-        secret: bytes,
+        cluster: ClusterIdentity,
         *,
         peers: list[Endpoint],
         credentials: Credentials | None,
@@ -77,15 +79,18 @@ class Backend:
         self._recent = Recent()
         self._replication_factor = config.crdt.replication_factor if config.crdt.cluster_enabled else 1
         randomness = random.SystemRandom()
+        self._clock = HybridClock(SystemClock())
         self._mesh = Mesh(
             Identity(BACKEND, "backend", ""),
-            secret,
+            cluster,
             resolve=resolve_fixed(peers) if peers else resolve_dns(config.peer_service, config.peer_port),
             learn=self._learn,
             on_open=self._ask,
             randomness=randomness,
             credentials=credentials,
             observe=self._observe,
+            clock=self._clock,
+            accepts_before=lambda: self._follower.placement.document is None,
         )
         self._follower = Follower(self._mesh.channels, config.crdt.replication_factor, time.monotonic, randomness)
         self._linger_seconds = linger_seconds
@@ -154,6 +159,7 @@ class Backend:
 
     def _render(self) -> bytes:
         self._metrics.set_members([member.state for member in self._follower.members()])
+        self._metrics.set_clock(own_offset(self._clock.offsets))
         self._metrics.set_connections(self._mesh.connections())
         self._metrics.set_feeds(self._hub.count)
         self._metrics.set_plugins([plugin.state for plugin in self._plugins.views()])
@@ -167,6 +173,7 @@ class Backend:
             self._recent.quantile(now, 0.99),
             *self._recent.failures(now),
             self._plugins.views(),
+            dict(self._clock.offsets),
         )
 
     def _observe(self, name: str, seconds: float, error: str) -> None:

@@ -43,6 +43,13 @@ def choice(name: str, values: Mapping[str, Any], default: str, sentence: str) ->
     return Parameter(name, "query", sentence, schema, _either(values), values[default], values.get)
 
 
+def name(name: str, names: Iterable[str], sentence: str) -> Parameter:
+    """Return a query parameter that takes one of some names; a request without it has an empty one."""
+    known = {each: each for each in names}
+    schema = {"type": "string", "enum": list(known)}
+    return Parameter(name, "query", sentence, schema, _either(known), "", known.get)
+
+
 def flag(name: str, default: bool, sentence: str) -> Parameter:
     """Return a query parameter that is `true` or `false`."""
     values = {"true": True, "false": False}

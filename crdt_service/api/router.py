@@ -33,6 +33,8 @@ from crdt_service.wire.message import (
     Reply,
     Request,
     Token,
+    TypedRequest,
+    TypedRequestBody,
     ValueReply,
     WriteItem,
     WriteManyRequest,
@@ -77,11 +79,13 @@ class KeyPage(NamedTuple):
         after: What the next page is asked for with; None at the end.
         unanswered: Nodes that did not answer, or whose word of a key could not be joined with the others': what they
             hold may be missing.
+        other_types: The further types of those keys that hold several.
     """
 
     keys: list[ListedKey]
     after: str | None
     unanswered: list[str]
+    other_types: Mapping[str, Sequence[str]]
 
 
 class Directory(Protocol):
@@ -153,8 +157,8 @@ class Router:
         """Return every link to a node."""
         return self._directory.peers()
 
-    async def read(self, key: str, node_id: str | None, concern: Concern = Concern.ONE) -> Answer:
-        """Return (node id, its reply) from the first node that has the key.
+    async def read(self, key: str, node_id: str | None, concern: Concern = Concern.ONE, type_name: str = "") -> Answer:
+        """Return (node id, its reply) from the first node that has the key, or holds something of it of `type_name`.
 
         Owners are asked first. Views of the members may differ for a moment, so a key is missing only if no owner that
         answers has it; what a node that owns nothing of it lacks says nothing.
@@ -163,7 +167,8 @@ class Router:
             ServiceError: None does, or the node refuses.
         """
         kind: Kind = "read" if concern is Concern.ONE else "quorum"
-        return await self._ask(key, node_id, partial(ReadRequest, key=key, concern=concern), kind, is_hedged=True)
+        request = _typed(partial(ReadRequest, key=key, concern=concern), type_name)
+        return await self._ask(key, node_id, request, kind, is_hedged=True)
 
     async def write(
         self,
@@ -176,6 +181,7 @@ class Router:
         is_read: bool = False,
         if_match: bytes | None = None,
         idempotency_key: str = "",
+        is_named: bool = False,
     ) -> Answer:
         """Return (node id, its reply) once the write is as durable as `concern` asks.
 
@@ -184,7 +190,8 @@ class Router:
         asked again once it is back, and the other owners whether they have it.
 
         With `if_match` it is applied only if the key has that digest, or is missing if it is empty. An
-        `idempotency_key` that is not empty names the write: sent again under it, it has no second effect.
+        `idempotency_key` that is not empty names the write: sent again under it, it has no second effect. With
+        `is_named` it is taken by a key that holds the type, though readers see another one of it.
 
         Raises:
             OutcomeUnknownError: A node got the write and its answer is lost.
@@ -202,7 +209,8 @@ class Router:
             token=item.token,
         )
         may_repeat = if_match is None and is_repeatable(type_name)
-        return await self._write(key, node_id, request, item.token, concern, may_repeat=may_repeat)
+        build = _typed(request, type_name if is_named else "")
+        return await self._write(key, node_id, build, item.token, concern, may_repeat=may_repeat)
 
     async def write_many(
         self,
@@ -212,27 +220,33 @@ class Router:
         concern: Concern = Concern.ONE,
         is_read: bool = False,
         idempotency_key: str = "",
+        type_name: str = "",
     ) -> list[Outcome]:
         """Return what became of each write, in order: (node id, its reply), or why it was refused.
 
         They do not depend on each other; those of one key are applied in their order. At most 256; of values, those of
         one node that fit in about 4 MiB. An `idempotency_key` that is not empty names the whole batch: sent again under
-        it, no item has a second effect.
+        it, no item has a second effect. `type_name` names the one type of all items, which readers may not see.
         """
         named = _named(items, idempotency_key)
 
         async def send(channel: Channel, places: list[int]) -> Sequence[ValueReply | FailureReply]:
             part = [named[place] for place in places]
-            reply = await channel.request(partial(WriteManyRequest, items=part, concern=concern, is_read=is_read))
-            return cast(ManyReply, reply).results
+            request = partial(WriteManyRequest, items=part, concern=concern, is_read=is_read)
+            return cast(ManyReply, await channel.request(_typed(request, type_name))).results
 
         def may_repeat(place: int) -> bool:
             return items[place].if_match is None and is_repeatable(items[place].type_name)
 
-        return await self._spread([item.key for item in items], node_id, send, "write", may_repeat)
+        keys = [item.key for item in items]
+        return await self._spread(keys, node_id, send, "write", may_repeat)
 
     async def read_many(
-        self, keys: Sequence[str], node_id: str | None = None, concern: Concern = Concern.ONE
+        self,
+        keys: Sequence[str],
+        node_id: str | None = None,
+        concern: Concern = Concern.ONE,
+        type_name: str = "",
     ) -> list[Outcome]:
         """Return for each key, in order, what `read` would return or raise; at most 256.
 
@@ -243,7 +257,8 @@ class Router:
 
             async def send(channel: Channel, places: list[int]) -> Sequence[ValueReply | FailureReply]:
                 part = [keys[place] for place in places]
-                results = cast(ManyReply, await channel.request(partial(ReadManyRequest, keys=part))).results
+                request = _typed(partial(ReadManyRequest, keys=part), type_name)
+                results = cast(ManyReply, await channel.request(request)).results
                 return [*results, *([_UNREAD] * (len(part) - len(results)))]
 
             outcomes = await self._spread(keys, node_id, send, "read", lambda _: False)
@@ -259,7 +274,7 @@ class Router:
                     outcomes[place] = _NO_ROOM
                     continue
                 try:
-                    outcomes[place] = answer = await self.read(keys[place], node_id, concern)
+                    outcomes[place] = answer = await self.read(keys[place], node_id, concern, type_name)
                     room -= len(answer[1].value)
                 except ServiceError as error:
                     outcomes[place] = error
@@ -277,18 +292,22 @@ class Router:
         *,
         if_match: bytes | None = None,
         idempotency_key: str = "",
+        type_name: str = "",
     ) -> Answer:
         """Return (node id, its reply) once a node that has the key has emptied it as durably as `concern` asks.
 
         Emptying again empties nothing that was not there, so another owner is asked as for a read; but not if it is
-        conditional: then it is as for a write, with the same `if_match` and `idempotency_key`.
+        conditional: then it is as for a write, with the same `if_match` and `idempotency_key`. With a `type_name` it
+        empties the key of that type alone.
 
         Raises:
             OutcomeUnknownError: A node got it and its answer is lost, and no other emptied the key.
             ServiceError: It was refused, or no node that should have the key answers.
         """
-        [item] = _named([WriteItem(key, "", b"", if_match, is_delete=True)], idempotency_key)
-        request = partial(DeleteRequest, key=key, concern=concern, if_match=if_match, token=item.token)
+        [item] = _named([WriteItem(key, type_name, b"", if_match, is_delete=True)], idempotency_key)
+        request = _typed(
+            partial(DeleteRequest, key=key, concern=concern, if_match=if_match, token=item.token), type_name
+        )
         if if_match is not None:
             return await self._write(key, node_id, request, item.token, concern)
         return await self._ask(key, node_id, request, "read", is_change=True)
@@ -309,16 +328,21 @@ class Router:
         settled, unjoined = await settle(
             self._directory.channels, [each for each in merged if each.others], TRY_SECONDS_MAX
         )
-        keys = [settled.get(each.listed.key, each.listed) for each in merged]
-        return KeyPage([key for key in keys if key.type_name], following, sorted({*unanswered, *unjoined}))
+        held = [settled.get(each.listed.key, each) for each in merged]
+        return KeyPage(
+            [each.listed for each in held if each.listed.type_name],
+            following,
+            sorted({*unanswered, *unjoined}),
+            {each.listed.key: each.other_types for each in held if each.other_types},
+        )
 
-    async def explain(self, key: str, node_id: str | None) -> Answer:
+    async def explain(self, key: str, node_id: str | None, type_name: str = "") -> Answer:
         """Return the same as `read`, with the resolution of the key's conflicts.
 
         Raises:
             ServiceError: No node answers, or the node refuses.
         """
-        return await self._ask(key, node_id, partial(ExplainRequest, key=key), "read")
+        return await self._ask(key, node_id, _typed(partial(ExplainRequest, key=key), type_name), "read")
 
     async def ask_all(self, build: Callable[[int], Request]) -> tuple[dict[str, Reply], list[str]]:
         """Return the replies of all reachable nodes by node id, and the members that failed, refused or are away.
@@ -526,6 +550,13 @@ def _is_cut_off(owners: Sequence[str], unreachable: frozenset[str]) -> bool:
 
 def _named(items: Sequence[WriteItem], idempotency_key: str) -> Sequence[WriteItem]:
     return name_items(items, idempotency_key) if idempotency_key else items
+
+
+def _typed(build: Callable[[int], TypedRequestBody], type_name: str) -> Callable[[int], Request]:
+    """Return what makes a request about one type of its keys, of the shown one for an empty name."""
+    if not type_name:
+        return build
+    return lambda request_id: TypedRequest(request_id, type_name, build(request_id))
 
 
 def _is_found(outcome: Outcome) -> bool:

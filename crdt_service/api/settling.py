@@ -8,6 +8,7 @@ from typing import cast
 from crdt_service.kernel.error import ServiceError
 from crdt_service.replication.listing import Merged
 from crdt_service.replication.port import Channel
+from crdt_service.resolution.explanation import read_other_types
 from crdt_service.wire.message import Concern, ListedKey, ReadRequest, ValueReply
 
 # Raising it settles a page of many doubts sooner, and lets it take more of the nodes' time from other requests.
@@ -16,7 +17,7 @@ AT_ONCE_MAX = 16
 
 async def settle(
     channels: Mapping[str, Channel], doubts: Sequence[Merged], seconds_max: float
-) -> tuple[dict[str, ListedKey], set[str]]:
+) -> tuple[dict[str, Merged], set[str]]:
     """Return (keys as their owners hold them together, by key; the nodes whose words could not all be taken in).
 
     A majority is not enough where all owners answer: what a single owner holds may have been told to others. It is
@@ -30,7 +31,7 @@ async def settle(
     Returns:
         A missing key has an empty type; one of which nothing could be read in time is left out.
     """
-    settled: dict[str, ListedKey] = {}
+    settled: dict[str, Merged] = {}
     complete: set[str] = set()
     left = iter(doubts)
 
@@ -40,7 +41,10 @@ async def settle(
             for concern in (Concern.ALL, Concern.MAJORITY):
                 found = await _read(channels.get(doubt.node_id), key, concern)
                 if found is not None:
-                    settled[key] = found
+                    settled[key] = doubt._replace(
+                        listed=ListedKey(key, found.type_name, found.digest),
+                        other_types=read_other_types(found.conflict),
+                    )
                     if concern is Concern.ALL:
                         complete.add(key)
                     break
@@ -54,12 +58,11 @@ async def settle(
     return settled, {other for doubt in doubts if doubt.listed.key not in complete for other in doubt.others}
 
 
-async def _read(channel: Channel | None, key: str, concern: Concern) -> ListedKey | None:
-    """Return a key as so many owners and the node hold it; None if that cannot be known."""
+async def _read(channel: Channel | None, key: str, concern: Concern) -> ValueReply | None:
+    """Return what a key is as so many owners and the node hold it; None if that cannot be known."""
     if channel is None:
         return None
     try:
-        reply = cast(ValueReply, await channel.request(partial(ReadRequest, key=key, concern=concern)))
+        return cast(ValueReply, await channel.request(partial(ReadRequest, key=key, concern=concern)))
     except ServiceError:
         return None
-    return ListedKey(key, reply.type_name, reply.digest)

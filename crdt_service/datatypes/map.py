@@ -154,7 +154,9 @@ class Map(Dotted):
         for tag, other in self._fields.items():
             if view.has(_part(tag, field)):
                 raise OperationError(
-                    f"map: the field is a {other.name}, not a {kind.name}", "use its type or another field"
+                    f"map: the field is a {other.name}, not a {kind.name}",
+                    "use its type or another field",
+                    "type_conflict",
                 )
 
 

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import math
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
@@ -13,6 +14,7 @@ from uvicorn.server import ServerState
 from crdt_service.kernel.error import ConfigError, ServiceError
 from crdt_service.net.certificate import ServerCertificate
 from crdt_service.net.http_connection import Describe, HttpConnection, Limits, encode_refusal
+from crdt_service.net.listener import open_listeners
 
 BACKLOG = 2048
 # What the kernel holds for a client that does not read, where it would hold up to 4 MiB otherwise; lowering it wakes
@@ -80,37 +82,38 @@ class HttpServer:
         Raises:
             ConfigError: The address cannot be listened on.
         """
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         try:
-            listener = socket.create_server((self._host, self.port), family=family, backlog=BACKLOG)
+            listeners = open_listeners(self._host, self.port, BACKLOG)
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on {self._host}:{self.port}: {error.strerror}", "free the port, or give another address"
             ) from error
-        # Connections inherit it.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
-        listener.setblocking(False)
-        self.port = int(listener.getsockname()[1])
+        for listener in listeners:
+            # Connections inherit it.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
+        self.port = int(listeners[0].getsockname()[1])
         self._config.load()
-        serving = [
-            asyncio.create_task(each) for each in (self._accept(listener), self._sweep_always(), stopping.wait())
-        ]
+        accepting = [asyncio.create_task(self._accept(listener)) for listener in listeners]
+        serving = [*accepting, *(asyncio.create_task(each) for each in (self._sweep_always(), stopping.wait()))]
         try:
             done, _ = await asyncio.wait(serving, return_when=asyncio.FIRST_COMPLETED)
-            await self._end(serving[0], listener)
+            await self._end(accepting, listeners)
         finally:
             for task in (*serving, *self._opening):
                 task.cancel()
             await asyncio.gather(*serving, *self._opening, return_exceptions=True)
-            listener.close()
+            for listener in listeners:
+                listener.close()
         for task in done:
             task.result()
 
-    async def _end(self, accepting: asyncio.Task[Any], listener: socket.socket) -> None:
+    async def _end(self, accepting: Sequence[asyncio.Task[None]], listeners: Sequence[socket.socket]) -> None:
         """Take no connection any more, and end those that are there once they are answered."""
-        accepting.cancel()
-        await asyncio.gather(accepting, return_exceptions=True)
-        listener.close()
+        for task in accepting:
+            task.cancel()
+        await asyncio.gather(*accepting, return_exceptions=True)
+        for listener in listeners:
+            listener.close()
         for task in self._opening:
             task.cancel()
         for connection in tuple(self._state.connections):

@@ -161,6 +161,23 @@ def test_restoring_into_the_live_cluster_counts_nothing_twice_and_loses_nothing_
     register(cluster, "r0", 0)
 
 
+def test_a_restore_over_keys_of_another_type_names_them_and_fails(cluster, backups, tmp_path):
+    increment(cluster, "sum", 7)
+    backups.do("take")
+    with LoopbackCluster(tmp_path / "fresh", node_count=2) as fresh:
+        fresh.post("/v1/keys/sum?concern=all", {"type": "lww_register", "op": {"assign": "live"}})
+        increment(fresh, "mine", 1)
+        restored = Backups(fresh, backups.folder, backups.key)
+        for _ in range(2):  # So it is as long as they are not settled.
+            ran = restored.run("restore")
+            assert (1, True) == (ran.returncode, "1 of its keys hold several types" in ran.stderr), ran.stderr
+            assert "key 'sum' is shown as pn_counter, and holds lww_register, too" in ran.stderr
+        shown = [fresh.get(f"/v1/keys/sum?type=lww_register&node={name}")["value"] for name in fresh.node_ids]
+        assert ["live"] * 2 == shown
+        fresh.client.delete(f"{fresh.url}/v1/keys/sum?type=lww_register&concern=all").raise_for_status()
+        restored.do("restore")
+
+
 def test_after_all_volumes_are_lost_a_restore_brings_everything_back(cluster, backups):
     backups.do("take", "--verify")
     for name in cluster.node_ids:

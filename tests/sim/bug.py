@@ -8,6 +8,7 @@ from crdt_service.datatypes.aw_set import AwSet
 from crdt_service.datatypes.lww_register import LwwRegister
 from crdt_service.datatypes.pn_counter import PnCounter
 from crdt_service.disk.journal import Journal
+from crdt_service.kernel.clock import COUNTER_BITS, DRIFT_SECONDS_MAX, HybridClock
 from crdt_service.kernel.error import ServiceError
 from crdt_service.loops import commit, garbage
 from crdt_service.loops.commit import Committer
@@ -16,9 +17,11 @@ from crdt_service.membership.ownership import Group
 from crdt_service.replication import commits
 from crdt_service.replication.commits import CommitLog
 from crdt_service.replication.handoff import Handoff
+from crdt_service.resolution.conflicts import Conflicts
 from crdt_service.store import batch
 from crdt_service.store.batch import Batch
 from crdt_service.store.tombstones import Tombstones
+from tests.sim.clock import EPOCH_SECONDS
 from tests.sim.simulation import Options
 
 
@@ -176,6 +179,35 @@ def never_purged():
         yield Options(steps=600, purging_share=1.0)
 
 
+# Worlds in which clocks are wrong by far until all faults end.
+_FAR = Options(nodes=3, purging_share=0.0, profile={"faults": ("clock_far", "kill", "isolate"), "fault_share": 0.1})
+
+
+@contextlib.contextmanager
+def stamps_of_wrong_clocks_are_refused():
+    """As in the release before: a stamp is compared with the wall clock, here with a right one."""
+
+    def is_far(stamp):
+        now = EPOCH_SECONDS + asyncio.get_running_loop().time()
+        return stamp > int((now + DRIFT_SECONDS_MAX) * 1000) << COUNTER_BITS
+
+    with mock.patch.object(batch, "is_impossible", is_far):
+        yield _FAR
+
+
+@contextlib.contextmanager
+def stamps_follow_the_wall_clock_alone():
+    with mock.patch.object(HybridClock, "observe", lambda *_: None):
+        yield _FAR
+
+
+@contextlib.contextmanager
+def hide_other_types():
+    """A key that was created with two types shows one, and says nothing of the other."""
+    with mock.patch.object(Conflicts, "update_types", lambda *_: []):
+        yield Options(two_types_share=1.0)
+
+
 # The judges of which at least one must find the bug.
 BUGS = {
     push_before_sync: {"lost_write", "double_count", "phantom", "convergence"},
@@ -193,4 +225,7 @@ BUGS = {
     an_old_node_is_merged: {"resurrection"},
     what_was_purged_is_not_remembered: {"resurrection"},
     never_purged: {"garbage"},
+    stamps_of_wrong_clocks_are_refused: {"convergence", "correction", "availability"},
+    stamps_follow_the_wall_clock_alone: {"correction"},
+    hide_other_types: {"hidden_type"},
 }

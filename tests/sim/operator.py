@@ -14,6 +14,7 @@ class Operator:
 
     name = "operator"
     asker = ("operator", "")
+    hybrid = None
     is_alive = True
     protocol = PROTOCOL
     hears_all = True

@@ -79,7 +79,7 @@ class Process:
         self._is_fencing = self._is_renamed = False
         self._context = contextvars.copy_context()
         self._context.run(current.set, self)
-        hybrid = HybridClock(machine.clock)
+        hybrid = self.hybrid = HybridClock(machine.clock)
         journal = world.options.journal(machine.disk, self.name, machine.draw(), machine.draw_keys())
         self.journal = journal
         self.store = Store(hybrid)

@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, field, replace
 
 from crdt_service.disk.journal import Journal
-from crdt_service.kernel.clock import DRIFT_SECONDS_MAX
 from crdt_service.loops.commit import Committer
 from crdt_service.membership.document import is_below, is_joint
+from crdt_service.resolution.explanation import read_other_types
 from crdt_service.wire.message import Concern
 from tests.dump import dump
 from tests.sim.clock import SimClock
@@ -26,7 +26,7 @@ from tests.sim.profile import draw_profile, hasten, limited
 from tests.sim.trace import Trace
 from tests.sim.workload import Client
 
-# Clocks are off by at most 2 * 90 s and a stamp is refused until it is less than 60 s ahead; the rest is for repairs.
+# For repairs, and for placements that follow each other.
 LIVENESS_SECONDS_MAX = 300.0
 CALM_SECONDS = 4.0
 PROBE_SECONDS = 15.0
@@ -41,9 +41,9 @@ class Options:
     """What to run; 0 nodes draws 3 to 7 from the seed.
 
     In a share of the worlds deleted keys are purged, and in a share of those that is remembered to the end. In a share
-    faults begin only once there is a placement. A share of those without purges begins with the release before, without
-    placements, whose nodes are upgraded amid the faults. The classes are arguments so that a test can plant bugs, and
-    `profile` is what it does not draw, so that it meets them soon.
+    faults begin only once there is a placement, and in one keys are created with two types. A share of those without
+    purges begins with the release before, without placements, whose nodes are upgraded amid the faults. The classes are
+    arguments so that a test can plant bugs, and `profile` is what it does not draw, so that it meets them soon.
     """
 
     nodes: int = 0
@@ -52,6 +52,7 @@ class Options:
     remembering_share: float = 0.6
     placed_share: float = 0.8
     upgraded_share: float = 0.15
+    two_types_share: float = 0.2
     profile: dict = field(default_factory=dict)
     journal: type = Journal
     committer: type = Committer
@@ -112,6 +113,8 @@ class World:
         purging = self._randomness("purging")
         if purging.random() < options.purging_share:
             self.profile = hasten(self.profile, purging, options.remembering_share)
+        if self._randomness("types").random() < options.two_types_share:
+            self.profile = replace(self.profile, two_types_share=0.1)
         self.profile = replace(self.profile, **options.profile)
         self.away = None
         self.history.clock_error_seconds = self.profile.clock_error_seconds
@@ -133,7 +136,7 @@ class World:
         self.machines = {name: self._make_machine(name, randomness) for name in self.names}
         for machine in self.machines.values():
             machine.is_old = self.is_upgraded and upgrade.random() < OLD_SHARE
-        self.client = Client(self, self._randomness("client"))
+        self.client = Client(self, self._randomness("client"), self._randomness("client/types"))
         self.operator = Operator(self, self._randomness("operator"))
         self.saboteur = Saboteur(self, self._randomness("faults"))
 
@@ -164,6 +167,7 @@ class World:
             await self._wait_for(lambda: self.history.placements.newest is not None, FIRST_SECONDS_MAX)
         await self._sabotage()
         self.is_calm = True
+        self.history.calm_at = self.loop.time()
         self.saboteur.end()
         self.trace("calm")
         for machine in self.machines.values():
@@ -179,6 +183,7 @@ class World:
         if self.profile.is_purging:
             await self._become_empty()
         self.history.final, self.history.owners = self._dump_all()
+        self.history.told = {name: self._list_told(name) for name in self.names}
 
     async def _wait_for(self, is_so, seconds):
         """Tell whether it is so after some seconds at most."""
@@ -230,14 +235,11 @@ class World:
         """Write on every node that has a seat."""
         newest = self.history.placements.newest
         waiting = [seat.node_id for seat in newest.old.seats] if newest is not None else self.names
-        # All nodes push at once: a small queue may well refuse some. And what a clock far ahead has stamped is refused
-        # by others until theirs come near.
-        is_fair = self.history.clock_error_seconds < DRIFT_SECONDS_MAX
-        for _ in range(PROBE_TRIES if is_fair else int(LIVENESS_SECONDS_MAX)):
+        for _ in range(PROBE_TRIES):  # All nodes push at once: a small queue may well refuse some.
             writes = self.client.probe(waiting, concern)
             await asyncio.wait(list(self.client.tasks))
             failed = [write for write in writes if write.outcome is not Outcome.ACKNOWLEDGED]
-            waiting = [write.node for write in failed]
+            waiting = sorted({write.node for write in failed})
             if not waiting:
                 return
             await asyncio.sleep(1.0)
@@ -277,6 +279,16 @@ class World:
     def _dump(self, name):
         process = self.machines[name].process
         return {} if process is None else dump(process.store)
+
+    def _list_told(self, name):
+        """Return the types that a node's answer to a read of each key names."""
+        process = self.machines[name].process
+        told = {}
+        for slot in process.store.slots if process is not None else ():
+            for key in slot:
+                reading = process.store.read(key)
+                told[key] = () if reading is None else (reading.type, *read_other_types(reading.conflict))
+        return told
 
     def _make_machine(self, name, randomness):
         skew = self.profile.skew_seconds_max

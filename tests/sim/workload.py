@@ -17,12 +17,14 @@ class Client:
 
     name = "client"
     asker = ("client", "")
+    hybrid = None  # It takes no part in clocks.
     is_alive = True
     protocol = PROTOCOL
     hears_all = True  # Unknown outcomes blunt the judges, so its connections to the dead end at once.
 
-    def __init__(self, world, randomness):
+    def __init__(self, world, randomness, types_randomness):
         self.tasks = {}
+        self._types_random = types_randomness
         self._world = world
         self._random = randomness
         self._links = {}
@@ -33,7 +35,9 @@ class Client:
         """Do something on a node that is drawn."""
         node = self._random.choice(self._world.names)
         key = self._draw_key()
-        if self._random.random() < self._world.profile.burst_share:
+        if self._types_random.random() < self._world.profile.two_types_share:
+            self._create_with_two_types()
+        elif self._random.random() < self._world.profile.burst_share:
             self._burst(key)
         elif self._random.random() < self._world.profile.read_share:
             name = self._random.choice((f"count-{key}", f"register-{key}", f"set-{key}"))
@@ -49,10 +53,12 @@ class Client:
         return f"{number}-{(int(self._world.loop.time() / ERA_SECONDS) - eras_ago) % ERAS}"
 
     def probe(self, nodes, concern):
-        """Write on each of `nodes`, over new connections; return the writes."""
+        """Write on each of `nodes`, over new connections, to a counter and a register; return the writes."""
         for link in self._links.values():
             link.close()
         writes = [self._new(node, "probe", "pn_counter", "increment", 1) for node in nodes]
+        key = "0-0" if self._world.profile.is_purging else "0"
+        writes += [self._assign(node, key) for node in nodes]
         for write in writes:
             write.concern = concern
         for write in writes:
@@ -64,6 +70,16 @@ class Client:
         draw = self._random.choice((self._count_up, self._assign, self._add))
         for _ in range(self._random.randint(2, 12)):
             self._spawn(self._write(draw(self._random.choice(self._world.names), key)))
+
+    def _create_with_two_types(self):
+        """Create a new key with two types at the same instant, on two nodes."""
+        self._count += 1
+        key = f"{self._count}-of-two-types"
+        makes = self._types_random.sample((self._count_up, self._assign, self._add), 2)
+        for node, make in zip(self._types_random.sample(self._world.names, 2), makes, strict=True):
+            write = make(node, key)
+            write.key = key
+            self._spawn(self._write(write))
 
     def _draw(self, node, key):
         if self._random.random() < self._world.profile.deletion_share:

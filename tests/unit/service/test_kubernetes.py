@@ -40,7 +40,7 @@ def account(tmp_path, monkeypatch):
     (tmp_path / "token").write_text("token\n")
     (tmp_path / "ca.crt").write_text("")
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
-    monkeypatch.setattr(ssl, "create_default_context", lambda **_: None)
+    monkeypatch.setattr(ssl, "create_default_context", lambda **_: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     monkeypatch.setattr(http.client, "HTTPSConnection", FakeConnection)
     return tmp_path
 
