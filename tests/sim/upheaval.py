@@ -29,10 +29,11 @@ class Upheaval:
         self._world.loop.call_later(self._random.choice((0.5, 2.0)), self._change_factor, machine)
 
     def _accept_loss(self, machine):
-        """Have a node be away, and its seat given up; it comes back with its volume, which has no seat then."""
+        """Lose a disk and have an operator give its seat up before the node is back, as long as majorities are left."""
         if not self._may_lose(machine):
             return
         replica = machine.process.replica.id
+        machine.lose_disk()
         machine.go_away(self._random.choice((2.0, 5.0)))
         witness = self._random.choice([name for name in self._world.names if name != machine.name])
         self._world.loop.call_later(0.5, self._give_up, witness, replica)
