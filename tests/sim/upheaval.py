@@ -22,10 +22,12 @@ class Upheaval:
 
     def _change_behind(self, machine):
         """Have owners change while one of them lacks what the others acknowledged: only the last node hears of it."""
-        for other in self._world.names[:-1]:
-            if other != machine.name:
-                self._block_way(machine.name, other, 5.0)
-                self._block_way(other, machine.name, 5.0)
+        owners = self._world.names[:-1]
+        behind = self._random.choice(owners)
+        for other in owners:
+            if other != behind:
+                self._block_way(behind, other, 5.0)
+                self._block_way(other, behind, 5.0)
         self._world.loop.call_later(self._random.choice((0.5, 2.0)), self._change_factor, machine)
 
     def _accept_loss(self, machine):
