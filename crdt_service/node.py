@@ -160,6 +160,7 @@ class Node:
             hybrid=hybrid,
             observer=self._metrics,
             log_bytes_max=LOG_BYTES_MAX,
+            is_alone=not config.crdt.cluster_enabled,
         )
         self._wire = partial(
             self._make_parts,

@@ -84,6 +84,9 @@ _Item = _Write | _Join | _Alone
 class Committer:
     """Group commit. Readers and peers see a batch only after its sync; a refused batch leaves no trace.
 
+    Args:
+        is_alone: Whether there are no peers, which might be of the release before.
+
     Attributes:
         checkpoint_error: Why the last checkpoint failed, empty if it did not.
     """
@@ -98,6 +101,7 @@ class Committer:
         hybrid: HybridClock,
         observer: Observer,
         log_bytes_max: int,
+        is_alone: bool = False,
     ) -> None:
         self._store = store
         self._journal = journal
@@ -108,6 +112,7 @@ class Committer:
         self._publish: Callable[[], None] | None = None
         self._on_placed: Callable[[], None] | None = None
         self._log_bytes_max = log_bytes_max
+        self._is_alone = is_alone
         self._queue: list[_Item] = []
         self._queued = 0
         # The traced ones of what is queued, by what each waits for; most often none.
@@ -338,7 +343,14 @@ class Committer:
         return [span for item in items if (span := self._spans.pop(item.done, None)) is not None]
 
     async def _commit(self, items: list[_Item]) -> None:
-        batch = Batch(self._store, self._hybrid, self._replica.origin, self._replica.floor)
+        batch = Batch(
+            self._store,
+            self._hybrid,
+            self._replica.origin,
+            self._replica.floor,
+            # No node of the release before takes part in a placement.
+            may_note_presence=self._is_alone or self._replica.epoch > 0,
+        )
         progress: dict[str, int] = {}
         accepted: list[tuple[_Write | _Join, int]] = []
         for item in self._refuse_late(items):

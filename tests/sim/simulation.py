@@ -51,8 +51,8 @@ class Options:
     purging_share: float = 0.4
     remembering_share: float = 0.6
     placed_share: float = 0.8
-    upgraded_share: float = 0.15
     two_types_share: float = 0.2
+    upgraded_share: float = 0.15
     profile: dict = field(default_factory=dict)
     journal: type = Journal
     committer: type = Committer
