@@ -56,7 +56,10 @@ _LATE = Options(
         "skew_seconds_max": 0.0,
     },
 )
-_BEHIND = replace(_LATE, profile=_LATE.profile | {"faults": ("change_factor", "change_behind")})
+_BEHIND = replace(
+    _LATE,
+    profile=_LATE.profile | {"faults": ("change_factor", "change_behind"), "fault_share": 0.01, "keys": 2},
+)
 
 
 @contextlib.contextmanager

@@ -37,6 +37,11 @@ class Placements:
         """The document with the greatest number, None before the first."""
         return self.documents[max(self.documents)] if self.documents else None
 
+    @property
+    def has_accepted_loss(self):
+        """Whether an operator has given seats up."""
+        return any(document.lost for document in self.documents.values())
+
     def note(self, node, replica, state):
         """Note what a node's directory durably knows now."""
         self._names[node] = replica
@@ -120,7 +125,11 @@ class Placements:
                 by_epoch.setdefault(state.document.epoch, set()).add(replica)
         for earlier, first in by_epoch.items():
             for later, second in by_epoch.items():
-                if earlier < later and self._is_split(earlier, first, later, second):
+                is_promised = not any(
+                    earlier < epoch <= later and document.reason == "accept_loss"
+                    for epoch, document in self.documents.items()
+                )
+                if earlier < later and is_promised and self._is_split(earlier, first, later, second):
                     self.findings.append(f"{sorted(first)} would acknowledge a write, and {sorted(second)} another one")
 
     def _is_split(self, earlier, first, later, second):

@@ -193,7 +193,8 @@ class Process:
                     self._world.loop.time(),
                 )
                 history.seen.append(seen)
-                if isinstance(inner, ReadRequest) and inner.concern is not Concern.ONE:
+                is_quorum = isinstance(inner, ReadRequest) and inner.concern is not Concern.ONE
+                if is_quorum and not self._is_accepting_loss:
                     history.quorum_reads.append(seen)
         self.measure()
         return reply
@@ -206,6 +207,12 @@ class Process:
         if isinstance(request, PushRequest) and request.replica not in ("", replica):
             raise ServiceError("wrong_role", "a node may only push its own commits", "connect as that node")
         return self._answerer.answer(request, epoch)
+
+    @property
+    def _is_accepting_loss(self):
+        """Tell whether owners may lack what the lost ones and others had acknowledged: no majority is promised then."""
+        document = self.placer.document
+        return document is not None and document.next is not None and document.reason == "accept_loss"
 
     def measure(self):
         """Note the sizes of all queues."""

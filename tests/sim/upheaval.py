@@ -22,17 +22,20 @@ class Upheaval:
 
     def _change_behind(self, machine):
         """Have owners change while one of them lacks what the others acknowledged: only the last node hears of it."""
-        for other in self._world.names[:-1]:
-            if other != machine.name:
-                self._block_way(machine.name, other, 5.0)
-                self._block_way(other, machine.name, 5.0)
+        owners = self._world.names[:-1]
+        behind = self._random.choice(owners)
+        for other in owners:
+            if other != behind:
+                self._block_way(behind, other, 5.0)
+                self._block_way(other, behind, 5.0)
         self._world.loop.call_later(self._random.choice((0.5, 2.0)), self._change_factor, machine)
 
     def _accept_loss(self, machine):
-        """Have a node be away, and its seat given up; it comes back with its volume, which has no seat then."""
+        """Lose a disk and have an operator give its seat up before the node is back, as long as majorities are left."""
         if not self._may_lose(machine):
             return
         replica = machine.process.replica.id
+        machine.lose_disk()
         machine.go_away(self._random.choice((2.0, 5.0)))
         witness = self._random.choice([name for name in self._world.names if name != machine.name])
         self._world.loop.call_later(0.5, self._give_up, witness, replica)

@@ -156,7 +156,8 @@ class Client:
         self._world.trace(write.outcome.value, write.node, write.key, write.verb, write.argument, write.code)
         if write.outcome is not Outcome.ACKNOWLEDGED:
             return
-        if token is not None:
+        # Once a loss was accepted an owner may lack the receipt until it has copied.
+        if token is not None and not self._world.history.placements.has_accepted_loss:
             await self._repeat(self._random.choice(self._world.names), request)
         elif write.concern is not Concern.ONE and self._random.random() < self._world.profile.read_share:
             await self._read(self._random.choice(self._world.names), write.key, Concern.MAJORITY)
