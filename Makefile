@@ -7,6 +7,7 @@ BENCH_VENV := .venv-bench
 BENCH_READY := $(BENCH_VENV)/.ready
 BENCH_BIN := $(or $(JARVIS_CACHE),$(HOME)/.cache/jarvis)/bench/bin
 NATS := v2.15.2
+DEV ?=
 CONFIG ?= values/kind.yaml
 SEEDS ?= 0-199
 NODES ?= 0
@@ -16,7 +17,7 @@ REPLAY ?=
 SOURCES := benchmarks charts crdt_service examples harness loadtests tests deployment_cli.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test sim growth fuzz e2e down airgap tools generate lint type load capacity bench hotspots measure figures bench-engine peers requirements clean
+.PHONY: help up test venv dev sim growth fuzz e2e down airgap tools generate lint type load capacity bench hotspots measure figures bench-engine peers requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +28,11 @@ up: $(READY) ## a fresh machine to a working Jarvis: engine, cluster, image, dep
 
 test: $(READY) tools ## everything that needs no cluster
 	@$(BIN)/pytest -m "not e2e"
+
+venv: $(READY) ## the virtual environment that all else runs in
+
+dev: $(READY) ## a cluster in one process on loopback, started again when the code changes; DEV='--nodes 3 --with-keys'
+	@$(BIN)/watchfiles --filter python '$(BIN)/python -m crdt_service dev $(DEV)' crdt_service
 
 sim: $(READY) ## the store in a simulated world with faults; SEEDS=0-199, NODES=0 draws 3 to 7, STEPS=300
 	@$(BIN)/python -m tests.sim --seeds $(SEEDS) --nodes $(NODES) --steps $(STEPS)

@@ -2,7 +2,7 @@
 
 import argparse
 import asyncio
-import itertools
+import logging
 import os
 import signal
 import socket
@@ -21,25 +21,27 @@ from crdt_service.access.limit import Limit
 from crdt_service.backend import Backend
 from crdt_service.backup.command import add_arguments, run_backup
 from crdt_service.certificates.renewal import Plan, read_wanted, renew
+from crdt_service.dev import DATA_DIR, NODES_MAX, PORT, DevCluster, Developing, introduce
 from crdt_service.kernel.config import (
     Config,
     check_node_count,
+    join_address,
     read_config,
     read_encryption_keys,
     read_node_count,
     read_plugins,
-    read_secret,
     split_address,
 )
 from crdt_service.kernel.error import ConfigError, ServiceError
 from crdt_service.kernel.ident import check_node_id, check_zone
-from crdt_service.key_command import create_key, install_keys, list_keys, revoke_key, rotate_key
+from crdt_service.key_command import create_key, draw_token, install_keys, list_keys, revoke_key, rotate_key
 from crdt_service.net.certificate import read_server_certificate
-from crdt_service.net.credentials import BACKEND_NAME, Credentials, read_credentials
+from crdt_service.net.cluster import ClusterIdentity
+from crdt_service.net.credentials import BACKEND_NAME, OPERATOR_NAME, Credentials, read_credentials
 from crdt_service.net.files import raise_open_files
-from crdt_service.net.kubernetes import Kubernetes, create_secret, create_volume
-from crdt_service.net.operator import OPERATOR_NAME, Operator
-from crdt_service.node import Node
+from crdt_service.net.kubernetes import CONFIG_MAP, SECRET, Kubernetes, create_empty, create_secret, create_volume
+from crdt_service.net.operator import Operator
+from crdt_service.node import Node, run_node
 from crdt_service.placement_command import PlacementCommand
 from crdt_service.resize import Resizing
 from crdt_service.telemetry.log import configure_logging
@@ -47,6 +49,7 @@ from crdt_service.telemetry.recorder import make_recorder
 from crdt_service.telemetry.trace import Recorder
 from crdt_service.wire.seal import Key
 
+_DESCRIPTION = "Jarvis, the shared, conflict-free state of distributed AI agents."
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 FACTOR_MAX = 100
@@ -72,6 +75,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _create_secret(options: argparse.Namespace) -> None:
     print(create_secret(Kubernetes(options.namespace), options.name, options.key))
+
+
+def _create_empty(options: argparse.Namespace) -> None:
+    api = Kubernetes(options.namespace)
+    for kind, names in ((SECRET, options.secret), (CONFIG_MAP, options.configmap)):
+        for name in names:
+            print(create_empty(api, kind, name))
 
 
 def _create_volume(options: argparse.Namespace) -> None:
@@ -117,6 +127,10 @@ def _rotate_key(options: argparse.Namespace) -> None:
     print(rotate_key(options.file, options.id, overlap, lambda: datetime.now(UTC)))
 
 
+def _draw_token(options: argparse.Namespace) -> None:
+    print(draw_token(Kubernetes(options.namespace), options.keys_secret, options.token_secret))
+
+
 def _install_keys(options: argparse.Namespace) -> None:
     print(install_keys(Kubernetes(options.namespace), options.keys_secret, options.token_secret))
 
@@ -140,7 +154,7 @@ def _run_node(options: argparse.Namespace) -> None:
     make = partial(
         Node,
         config,
-        read_secret(options.secret_file),
+        _read_cluster(options, config.peer_service),
         node_id=options.node_id,
         data_dir=options.data_dir,
         peers=[split_address(peer, "--peer") for peer in options.peer],
@@ -153,15 +167,7 @@ def _run_node(options: argparse.Namespace) -> None:
         node_count=_node_count(options) if config.crdt.cluster_enabled else lambda: 0,
     )
 
-    async def serve(stopping: asyncio.Event) -> None:
-        fenced = ""
-        for times in itertools.count():
-            reason = await make(fenced=fenced, times_fenced=times).run(listen, metrics_listen, stopping)
-            if reason is None:
-                return
-            fenced = reason
-
-    _run(serve, recorder)
+    _run(partial(run_node, make, listen, metrics_listen), recorder)
 
 
 def _node_count(options: argparse.Namespace) -> Callable[[], int]:
@@ -187,8 +193,7 @@ def _node_count(options: argparse.Namespace) -> Callable[[], int]:
 def _advertise(given: str, listen: str) -> str:
     """Return where others reach this node: what was given, or where it listens unless that is everywhere."""
     if given:
-        split_address(given, "--advertise")
-        return given
+        return join_address(*split_address(given, "--advertise"))
     host, port = split_address(listen, "--listen")
     return "" if host in _EVERYWHERE or not port else listen
 
@@ -246,7 +251,11 @@ def _read_line(prompt: str) -> str:
 
 def _operator(options: argparse.Namespace) -> Operator:
     name = check_node_id(options.name)
-    return Operator(read_secret(options.secret_file), _read_credentials(options, name), name)
+    return Operator(_read_cluster(options), _read_credentials(options, name), name)
+
+
+def _read_cluster(options: argparse.Namespace, default: str = "") -> ClusterIdentity:
+    return ClusterIdentity.of_files(options.secret_file, options.cluster_name_file or options.cluster_name or default)
 
 
 def _read_encryption_keys(options: argparse.Namespace) -> list[Key]:
@@ -259,7 +268,7 @@ def _run_backend(options: argparse.Namespace) -> None:
     recorder = _observe(config, BACKEND_NAME, socket.gethostname())
     backend = Backend(
         config,
-        read_secret(options.secret_file),
+        _read_cluster(options, config.peer_service),
         peers=[split_address(peer, "--peer") for peer in options.peer],
         credentials=_read_credentials(options, BACKEND_NAME),
         zone=check_zone(options.zone),
@@ -271,6 +280,13 @@ def _run_backend(options: argparse.Namespace) -> None:
     )
     listen = split_address(options.listen, "--listen")
     _run(lambda stopping: backend.run(listen, stopping), recorder)
+
+
+def _run_dev(options: argparse.Namespace) -> None:
+    raise_open_files()
+    configure_logging("development", "dev", level=logging.DEBUG if options.verbose else logging.WARNING)
+    cluster = DevCluster(Developing(options.data, options.nodes, options.port, options.with_keys))
+    _run(lambda stopping: cluster.run(stopping, lambda: print(introduce(cluster, options.data), flush=True)), None)
 
 
 def _read_keyring(path: Path | None, is_required: bool) -> Keyring | None:
@@ -316,8 +332,21 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _port(text: str) -> int:
+    port = int(text)
+    if not 1 <= port <= 65535:
+        raise ValueError
+    return port
+
+
+def _name() -> str:
+    """Return what this was called as: the installed command, or the module."""
+    called = Path(sys.argv[0]).stem
+    return called if called == "jarvis" else "python -m crdt_service"
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="crdt_service", description="The Jarvis CRDT service.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=_name(), description=_DESCRIPTION, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     access = argparse.ArgumentParser(add_help=False)
     _add_access(access, is_secret_required=True)
@@ -360,6 +389,7 @@ def _parser() -> argparse.ArgumentParser:
     backend.add_argument(
         "--api-keys-file", type=Path, help="hashes of API keys; needed if the configuration asks for them"
     )
+    _add_dev(commands.add_parser("dev", help="a cluster in this process, on loopback, for a laptop"))
     _add_key_commands(commands.add_parser("api-key", help="change a file of API keys"))
     backend.add_argument("--https-cert", type=Path, help="PEM certificate of the API; with the next one, HTTPS")
     backend.add_argument("--https-key", type=Path, help="PEM file of its private key")
@@ -370,6 +400,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_access(backup, is_secret_required=False)
     add_arguments(backup)
     return parser
+
+
+def _add_dev(dev: argparse.ArgumentParser) -> None:
+    dev.set_defaults(run=_run_dev)
+    dev.add_argument("--nodes", type=int, help=f"1 to {NODES_MAX}; as many as the data is of, or 1, if not given")
+    dev.add_argument(
+        "--data", type=Path, default=Path(DATA_DIR), help=f"directory of all data; {DATA_DIR} if not given"
+    )
+    dev.add_argument("--port", type=_port, default=PORT, help=f"of the API; {PORT} if not given")
+    dev.add_argument("--with-keys", action="store_true", help="make an API key, and refuse requests without one")
+    dev.add_argument("--verbose", action="store_true", help="log everything, not only warnings")
 
 
 def _add_placement_commands(
@@ -410,8 +451,19 @@ def _add_placement_commands(
 
 def _add_access(parser: argparse.ArgumentParser, *, is_secret_required: bool) -> None:
     parser.add_argument(
-        "--secret-file", type=Path, required=is_secret_required, help="cluster secret, at least 32 bytes"
+        "--secret-file",
+        type=Path,
+        required=is_secret_required,
+        help="cluster secret, at least 32 bytes; or two, each on a line, while they are rotated",
     )
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument(
+        "--cluster-name",
+        default="",
+        help="the same for all processes of a cluster; if not given, for a node and a backend peer_service of the "
+        "configuration, for other commands that of the node that is asked",
+    )
+    names.add_argument("--cluster-name-file", type=Path, help="a file that says it, and may change")
     parser.add_argument("--tls-cert", type=Path, help="PEM certificate of this process; with the next two, mutual TLS")
     parser.add_argument("--tls-key", type=Path, help="PEM file of its private key")
     parser.add_argument("--tls-ca", type=Path, help="PEM file of the authority that all processes' certificates are of")
@@ -439,11 +491,14 @@ def _add_key_commands(parser: argparse.ArgumentParser) -> None:
     rotate = commands.add_parser("rotate", parents=[named], help="add a successor and let the key expire")
     rotate.set_defaults(run=_rotate_key)
     rotate.add_argument("--overlap-hours", type=float, default=24.0, help="for how long both are good; 24 if not given")
-    install = commands.add_parser("install", help="create the first key's Secrets, inside a pod")
+    draw = commands.add_parser("draw", help="create the first key's Secrets, that of the key file empty, inside a pod")
+    draw.set_defaults(run=_draw_token)
+    install = commands.add_parser("install", help="fill the empty Secret of the first key, inside a pod")
     install.set_defaults(run=_install_keys)
-    install.add_argument("--namespace", required=True)
-    install.add_argument("--keys-secret", required=True, help="gets the key file")
-    install.add_argument("--token-secret", required=True, help="gets the token")
+    for command in (draw, install):
+        command.add_argument("--namespace", required=True)
+        command.add_argument("--keys-secret", required=True, help="of the key file")
+        command.add_argument("--token-secret", required=True, help="of the token")
 
 
 def _add_jobs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -453,6 +508,11 @@ def _add_jobs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     secret.add_argument("--namespace", required=True)
     secret.add_argument("--name", required=True)
     secret.add_argument("--key", required=True)
+    empty = commands.add_parser("empty", help="create Secrets and ConfigMaps for another job to fill, inside a pod")
+    empty.set_defaults(run=_create_empty)
+    empty.add_argument("--namespace", required=True)
+    for flag in ("--secret", "--configmap"):
+        empty.add_argument(flag, action="append", default=[], metavar="NAME", help="repeatable")
     volume = commands.add_parser("volume", help="claim a volume, inside a pod")
     volume.set_defaults(run=_create_volume)
     volume.add_argument("--namespace", required=True)

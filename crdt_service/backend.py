@@ -8,6 +8,7 @@ from crdt_service.access.keyring import Keyring
 from crdt_service.access.limit import Limit
 from crdt_service.access.sharing import KEY, TYPE, Sharing
 from crdt_service.api.application import Application, Gate
+from crdt_service.api.asgi import group_address
 from crdt_service.api.errors import describe_error
 from crdt_service.api.feed.hub import Hub
 from crdt_service.api.feed.listening import follow_changes
@@ -17,6 +18,7 @@ from crdt_service.api.plugins import PluginPages
 from crdt_service.api.proximity import Proximity
 from crdt_service.api.router import Router
 from crdt_service.api.routes import make_routes
+from crdt_service.kernel.clock import HybridClock, SystemClock, own_offset
 from crdt_service.kernel.config import Config, PluginsConfig
 from crdt_service.loops.gossip import Follower
 from crdt_service.loops.task import end_loops, start_loops
@@ -24,6 +26,7 @@ from crdt_service.membership.link import Endpoint
 from crdt_service.metrics.metrics import BackendMetrics
 from crdt_service.net.certificate import ServerCertificate
 from crdt_service.net.channel import Channel
+from crdt_service.net.cluster import ClusterIdentity
 from crdt_service.net.credentials import Credentials
 from crdt_service.net.handshake import BACKEND, Identity
 from crdt_service.net.http import HttpServer
@@ -44,7 +47,7 @@ class Backend:
 
     Args:
         config: What all processes share.
-        secret: What proves that a process belongs to the cluster.
+        cluster: Which cluster it belongs to, and what proves that.
         peers: Addresses of nodes, instead of DNS.
         credentials: For mutual TLS with the nodes; None for none.
         keyring: Whose tokens are good; None to let everyone in.
@@ -58,7 +61,7 @@ class Backend:
     def __init__(
         self,
         config: Config,
-        secret: bytes,
+        cluster: ClusterIdentity,
         *,
         peers: list[Endpoint],
         credentials: Credentials | None,
@@ -77,21 +80,24 @@ class Backend:
         self._recent = Recent()
         self._replication_factor = config.crdt.replication_factor
         randomness = random.SystemRandom()
+        self._clock = HybridClock(SystemClock())
         self._mesh = Mesh(
             Identity(BACKEND, "backend", ""),
-            secret,
+            cluster,
             resolve=resolve_fixed(peers) if peers else resolve_dns(config.peer_service, config.peer_port),
             learn=self._learn,
             on_open=self._ask,
             randomness=randomness,
             credentials=credentials,
             observe=self._observe,
+            clock=self._clock,
+            accepts_before=lambda: self._follower.placement.document is None,
         )
         self._follower = Follower(self._mesh.channels, config.crdt.replication_factor, time.monotonic, randomness)
         self._linger_seconds = linger_seconds
         self._draining = asyncio.Event()
         router = Router(self._mesh, self._follower, Proximity(zone), is_clustered=config.crdt.cluster_enabled)
-        self._hub = Hub(self._mesh.channels, randomness, router.owners)
+        self._hub = Hub(self._mesh.channels, randomness, router.owners, self._metrics.on_no_room)
         self._keyring = keyring
         self._sharing: Sharing | None = None
         gates: list[Gate] = [] if keyring is None else [Authentication(keyring)]
@@ -137,7 +143,14 @@ class Backend:
         loops = start_loops([*running, self._linger(stopping, ended)], stopping)
         try:
             await self._plugins.wait_tried()
-            server = HttpServer(self._application, *listen, describe_error, certificate=self._certificate)
+            server = HttpServer(
+                self._application,
+                *listen,
+                describe_error,
+                certificate=self._certificate,
+                on_refused=self._metrics.on_no_room,
+                group_address=group_address,
+            )
             await server.run_until(ended)
             if self._sharing is not None:
                 await self._sharing.leave()
@@ -154,6 +167,7 @@ class Backend:
 
     def _render(self) -> bytes:
         self._metrics.set_members([member.state for member in self._follower.members()])
+        self._metrics.set_clock(own_offset(self._clock.offsets))
         self._metrics.set_connections(self._mesh.connections())
         self._metrics.set_feeds(self._hub.count)
         self._metrics.set_plugins([plugin.state for plugin in self._plugins.views()])
@@ -167,6 +181,7 @@ class Backend:
             self._recent.quantile(now, 0.99),
             *self._recent.failures(now),
             self._plugins.views(),
+            dict(self._clock.offsets),
         )
 
     def _observe(self, name: str, seconds: float, error: str) -> None:

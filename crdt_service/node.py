@@ -20,7 +20,7 @@ from crdt_service.api.probe import Probe
 from crdt_service.disk.disk import Disk
 from crdt_service.disk.journal import Journal
 from crdt_service.disk.measured import MeasuredJournal
-from crdt_service.kernel.clock import Clock, HybridClock, SystemClock
+from crdt_service.kernel.clock import Clock, HybridClock, SystemClock, own_offset
 from crdt_service.kernel.config import Config, PluginsConfig
 from crdt_service.kernel.error import ConfigError, ServiceError
 from crdt_service.kernel.ident import check_node_id, new_replica
@@ -42,6 +42,7 @@ from crdt_service.membership.swim import Swim
 from crdt_service.membership.table import ALIVE
 from crdt_service.metrics.backup import FAILURE_KEY, SUCCESS_KEY, decode_failure, decode_success
 from crdt_service.metrics.metrics import NodeMetrics
+from crdt_service.net.cluster import ClusterIdentity
 from crdt_service.net.credentials import Credentials
 from crdt_service.net.handshake import BACKEND, NODE, Identity
 from crdt_service.net.http import HttpServer
@@ -67,6 +68,7 @@ from crdt_service.wire.message import (
     PushRequest,
     Reply,
     Request,
+    RestoreRequest,
 )
 from crdt_service.wire.seal import Key
 
@@ -79,6 +81,7 @@ RENAME_SECONDS = 1.0
 # How often it is looked how many nodes there are to be. Raising it tells later of a change.
 COUNT_SECONDS = 5.0
 _BACKEND_REQUESTS = ClientRequest | PlacementRequest
+_OPERATOR_REQUESTS = _BACKEND_REQUESTS | BackupRequest | RestoreRequest | LeaveRequest | ProposeRequest
 _log = logging.getLogger(__name__)
 
 
@@ -87,7 +90,7 @@ class Node:
 
     Args:
         config: What all processes share.
-        secret: What proves that a process belongs to the cluster.
+        cluster: Which cluster it belongs to, and what proves that.
         node_id: This node's name.
         data_dir: Where its log lives.
         peers: Addresses of nodes, instead of DNS.
@@ -105,7 +108,7 @@ class Node:
     def __init__(
         self,
         config: Config,
-        secret: bytes,
+        cluster: ClusterIdentity,
         *,
         node_id: str,
         data_dir: Path,
@@ -157,11 +160,12 @@ class Node:
             hybrid=hybrid,
             observer=self._metrics,
             log_bytes_max=LOG_BYTES_MAX,
+            is_alone=not config.crdt.cluster_enabled,
         )
         self._wire = partial(
             self._make_parts,
             config,
-            secret,
+            cluster,
             peers=peers,
             advertise=advertise,
             credentials=credentials,
@@ -174,7 +178,7 @@ class Node:
     def _make_parts(
         self,
         config: Config,
-        secret: bytes,
+        cluster: ClusterIdentity,
         *,
         peers: list[Endpoint],
         advertise: str,
@@ -246,21 +250,38 @@ class Node:
             collector=self._collector,
             epoch=1 + randomness.getrandbits(52),
         )
-        self._backup = BackupSource(self._store, clock, lambda: self._placer.is_ready)
+        self._backup = BackupSource(
+            self._store,
+            clock,
+            time.monotonic,
+            is_synced=lambda: self._placer.is_ready,
+            surplus=lambda: self._transfer.surplus,
+        )
         identity = Identity(NODE, node_id, replica.id)
         self._server = Server(
-            identity, secret, self._handle, credentials, recorder, list_unreachable=self._list_unreachable
+            identity,
+            cluster,
+            self._handle,
+            credentials,
+            recorder,
+            list_unreachable=self._list_unreachable,
+            clock=self._hybrid,
+            is_member=lambda host: host in self._mesh.hosts,
+            accepts_before=self._accepts_before,
+            on_refusal=self._metrics.on_peer_refused,
         )
         discover = resolve_fixed(peers) if peers else resolve_dns(config.peer_service, config.peer_port)
         is_clustered = config.crdt.cluster_enabled
         self._mesh = Mesh(
             identity,
-            secret,
+            cluster,
             resolve=discover if is_clustered else resolve_fixed([]),
             learn=self._learn if is_clustered else dict,
             on_open=self._exchange.run,
             randomness=randomness,
             credentials=credentials,
+            clock=self._hybrid,
+            accepts_before=lambda: self._placer.document is None,
         )
         # Who is silent is still a member: what membership makes of that follows its own, longer limits.
         self._gossip = Gossip(self._swim, self._mesh.linked, time.monotonic)
@@ -436,6 +457,8 @@ class Node:
         lost = 0 if document is None else len(document.lost)
         self._metrics.set_decision(self._replica.epoch, sum(self._placer.missing().values()), lost)
         self._metrics.set_placement(len(self._transfer.surplus), self._transfer.count_under_replicated())
+        self._metrics.set_clock(own_offset(self._hybrid.offsets))
+        self._metrics.set_lead(self._hybrid.lead_seconds)
         volume = shutil.disk_usage(self._data_dir)
         self._metrics.set_backup(
             decode_success(self._read(SUCCESS_KEY)),
@@ -459,6 +482,7 @@ class Node:
             snapshot_bytes=self._journal.snapshot_bytes,
             free_bytes=shutil.disk_usage(self._data_dir).free,
             needed=self._replication_factor,
+            checkpoint_error=self._committer.checkpoint_error,
         )
         if self._phase != "recovering":
             is_placed, placement = self._placer.judge()
@@ -467,6 +491,7 @@ class Node:
                 is_synced=self._transfer.is_synced,
                 surplus_slots=len(self._transfer.surplus),
                 members=[member.state for member in self._swim.members()],
+                offsets=dict(self._hybrid.offsets),
                 is_placed=is_placed,
                 placement=placement,
                 fenced=self._fenced,
@@ -501,6 +526,10 @@ class Node:
     def _learn(self) -> dict[str, Endpoint]:
         return self._gossip.endpoints()
 
+    def _accepts_before(self, other: Identity) -> bool:
+        """Tell whether a process of the release before is needed still; its nodes are not after the first placement."""
+        return other.role == BACKEND or self._placer.document is None
+
     def _list_unreachable(self) -> list[str]:
         others = self._exchange.ownership.members.keys() - self._mesh.channels.keys() - {self._node_id}
         return sorted(others)[:UNREACHABLE_MAX] if others else []
@@ -512,9 +541,11 @@ class Node:
         if isinstance(request, Placed):
             epoch, request = request
         if isinstance(request, MembershipRequest):
-            return self._gossip.answer(other.node_id if other.role != BACKEND else "", request)
+            return self._gossip.answer(other.node_id if other.is_member else "", request)
         if other.role == BACKEND and not isinstance(request, _BACKEND_REQUESTS):
             raise ServiceError("wrong_role", "a backend may only read and write keys", "connect as a node")
+        if other.is_operator and not isinstance(request, _OPERATOR_REQUESTS):
+            raise ServiceError("wrong_role", "only a node with a directory replicates", "connect as a node")
         if isinstance(request, PushRequest) and request.replica not in ("", other.replica):
             raise ServiceError("wrong_role", "a node may only push its own commits", "connect as that node")
         if isinstance(request, BackupRequest):
@@ -524,6 +555,29 @@ class Node:
         if isinstance(request, DecisionRequest | ProposeRequest):
             return self._placer.answer(other.node_id, other.replica, request)
         return self._answerer.answer(request, epoch)
+
+
+async def run_node(
+    make: Callable[..., Node], listen: Endpoint, metrics_listen: Endpoint, stopping: asyncio.Event
+) -> None:
+    """Run a node until `stopping` is set; start it again in this process whenever its directory got another name.
+
+    Args:
+        make: Returns the node, given `fenced` and `times_fenced`.
+        listen: Where peers and backends reach it.
+        metrics_listen: Where its probes and metrics are.
+        stopping: Ends it.
+
+    Raises:
+        ConfigError: An address cannot be listened on, or the directory cannot be used.
+        OSError: The disk failed.
+    """
+    fenced = ""
+    for times in itertools.count():
+        reason = await make(fenced=fenced, times_fenced=times).run(listen, metrics_listen, stopping)
+        if reason is None:
+            return
+        fenced = reason
 
 
 async def _set_after(event: asyncio.Event, *others: asyncio.Event) -> None:

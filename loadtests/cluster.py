@@ -75,6 +75,8 @@ class LoopbackCluster:
         if self.authority is not None:
             self.certificates = {name: self.authority.issue(name) for name in (*self.node_ids, "jarvis-backend")}
             self.certificates["api"] = self.authority.issue("localhost", "127.0.0.1")
+        # By which its processes know each other: `peer_service` of the configuration.
+        self.name = f"{directory.name}-{secrets.token_hex(4)}"
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.api_port}"
         self.trust = ssl.create_default_context(cafile=str(self.authority.file)) if self.authority else True
         self.client = httpx.Client(timeout=15, verify=self.trust)
@@ -106,7 +108,7 @@ class LoopbackCluster:
                         "rate_limiting": rate_limiting
                         or {"enabled": False, "requests_per_minute": 1000, "burst_limit": 2000},
                     },
-                    "peer_service": "localhost",
+                    "peer_service": self.name,
                     "peer_port": 8001,
                 }
             )
@@ -163,8 +165,8 @@ class LoopbackCluster:
         self._start(name, ["backend", *shared, *listen, *keys, *self.peer_arguments(), *tls])
 
     def create_api_key(self, *arguments: str) -> str:
-        """Add a key to the file and return its token."""
-        return self.run_api_key("create", "--name", "test", *arguments)
+        """Add a key to the file, under a name of its own unless one is given, and return its token."""
+        return self.run_api_key("create", "--name", f"test-{secrets.token_hex(4)}", *arguments)
 
     def run_api_key(self, action: str, *arguments: str) -> str:
         """Change the file of API keys, as an operator does; return what is printed."""

@@ -18,6 +18,7 @@ from pathlib import Path
 import uvloop
 
 from crdt_service.net.channel import Channel
+from crdt_service.net.cluster import ClusterIdentity
 from crdt_service.net.credentials import BACKEND_NAME, Credentials
 from crdt_service.net.dial import open_channel
 from crdt_service.net.handshake import BACKEND, Identity
@@ -51,10 +52,10 @@ def main() -> int:
 
 
 async def measure(cluster: LoopbackCluster, concern: Concern, clients: int, seconds: float, samples: int) -> str:
-    secret, credentials = cluster.secret_file.read_bytes(), read_credentials(cluster)
+    identity, credentials = ClusterIdentity.of_files(cluster.secret_file, cluster.name), read_credentials(cluster)
     async with contextlib.AsyncExitStack() as stack:
         ports = [port for port, _ in cluster.ports.values()]
-        channels = [await stack.enter_async_context(connected(port, secret, credentials)) for port in ports]
+        channels = [await stack.enter_async_context(connected(port, identity, credentials)) for port in ports]
         propagation = [await propagate(channels, number) for number in range(samples)]
         rows = []
         for name, targets, prefix, batch in (
@@ -78,10 +79,10 @@ async def measure(cluster: LoopbackCluster, concern: Concern, clients: int, seco
 
 async def measure_store(cluster: LoopbackCluster, concern: Concern, clients: int, seconds: float) -> list[float]:
     """Milliseconds of each write of distinct keys, spread over all nodes."""
-    secret, credentials = cluster.secret_file.read_bytes(), read_credentials(cluster)
+    identity, credentials = ClusterIdentity.of_files(cluster.secret_file, cluster.name), read_credentials(cluster)
     async with contextlib.AsyncExitStack() as stack:
         ports = [port for port, _ in cluster.ports.values()]
-        channels = [await stack.enter_async_context(connected(port, secret, credentials)) for port in ports]
+        channels = [await stack.enter_async_context(connected(port, identity, credentials)) for port in ports]
         return await load(channels, "own", concern, clients, seconds, batch=1)
 
 
@@ -92,8 +93,8 @@ def read_credentials(cluster: LoopbackCluster) -> Credentials | None:
 
 
 @contextlib.asynccontextmanager
-async def connected(port: int, secret: bytes, credentials: Credentials | None) -> AsyncIterator[Channel]:
-    _, channel = await open_channel("127.0.0.1", port, secret, Identity(BACKEND, "loadtest", ""), credentials)
+async def connected(port: int, cluster: ClusterIdentity, credentials: Credentials | None) -> AsyncIterator[Channel]:
+    _, channel = await open_channel("127.0.0.1", port, cluster, Identity(BACKEND, "loadtest", ""), credentials)
     try:
         yield channel
     finally:

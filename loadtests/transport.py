@@ -18,6 +18,7 @@ from pathlib import Path
 
 import uvloop
 
+from crdt_service.net.cluster import ClusterIdentity
 from crdt_service.net.credentials import BACKEND_NAME, Credentials
 from crdt_service.net.dial import open_channel
 from crdt_service.net.handshake import BACKEND, NODE, Identity
@@ -26,7 +27,7 @@ from crdt_service.wire.message import ReadRequest, ValueReply, WriteRequest
 from loadtests import streams
 from loadtests.authority import Authority
 
-SECRET = bytes(32)
+CLUSTER = ClusterIdentity.fixed("loadtest", bytes(32))
 NODE_ID = "node-0"
 KINDS = ("streams", "framed", "framed+TLS")
 REQUESTERS = (1, 32)
@@ -73,8 +74,8 @@ def serve(pipe, files):
 
     async def run():
         identity = Identity(NODE, NODE_ID, f"{NODE_ID}~1")
-        plain = Server(identity, SECRET, answer)
-        secured = Server(identity, SECRET, answer, Credentials(files.certificate, files.key, files.authority, NODE_ID))
+        plain = Server(identity, CLUSTER, answer)
+        secured = Server(identity, CLUSTER, answer, Credentials(files.certificate, files.key, files.authority, NODE_ID))
         port, server = await streams.serve(answer_stream)
         pipe.send((port, await plain.start("127.0.0.1", 0), await secured.start("127.0.0.1", 0)))
         await server.serve_forever()
@@ -88,8 +89,8 @@ async def measure(ports, files, options):
     credentials = Credentials(files.certificate, files.key, files.authority, BACKEND_NAME)
     channels = {
         "streams": streams.StreamChannel(*await asyncio.open_connection("127.0.0.1", ports[0])),
-        "framed": (await open_channel("127.0.0.1", ports[1], SECRET, identity))[1],
-        "framed+TLS": (await open_channel("127.0.0.1", ports[2], SECRET, identity, credentials))[1],
+        "framed": (await open_channel("127.0.0.1", ports[1], CLUSTER, identity))[1],
+        "framed+TLS": (await open_channel("127.0.0.1", ports[2], CLUSTER, identity, credentials))[1],
     }
     rows = [f"{'':<28}{'CPU µs/request':>16}{'requests/s':>12}{'p50 µs':>10}"]
     write = partial(WriteRequest, key="key", type_name="lww_register", op=bytes(options.payload))

@@ -9,13 +9,14 @@ from msgspec.structs import replace
 from crdt_service.access.principal import Principal
 from crdt_service.api.call import Call, Response, show
 from crdt_service.api.errors import status_of, view_error
-from crdt_service.api.keys import CONCERN, IDEMPOTENCY_KEY, NODE, TYPE_LENGTH_MAX, view
+from crdt_service.api.keys import CONCERN, IDEMPOTENCY_KEY, NODE, TYPE, TYPE_LENGTH_MAX, check_named, view
 from crdt_service.api.many import Outcome
 from crdt_service.api.parameter import flag
 from crdt_service.api.passing import pass_outcomes
 from crdt_service.api.route import Access, Route
 from crdt_service.api.router import Router
 from crdt_service.kernel.error import OperationError, ServiceError
+from crdt_service.plugins.caller import Caller, describe_caller
 from crdt_service.plugins.host import DELETION, Plugins
 from crdt_service.plugins.message import Write as PluginWrite
 from crdt_service.resolution.explanation import ConflictSummary
@@ -116,7 +117,7 @@ class Batches:
                 Access.WRITE,
                 "Apply operations to many keys; each succeeds or fails by itself.",
                 self.write,
-                (CONCERN, NODE, value, IDEMPOTENCY_KEY),
+                (CONCERN, NODE, TYPE, value, IDEMPOTENCY_KEY),
                 body=WriteBatch,
                 body_bytes_max=_BODY_BYTES_MAX,
                 result=BatchView,
@@ -129,7 +130,7 @@ class Batches:
                 Access.READ,
                 "Read many keys.",
                 self.read,
-                (CONCERN, NODE),
+                (CONCERN, NODE, TYPE),
                 body=ReadBatch,
                 result=BatchView,
                 errors=("plugin_unavailable", *refused),
@@ -145,10 +146,10 @@ class Batches:
         batch: WriteBatch = call.decode_body(
             _writes, '{"writes": [{"key": "visits", "type": "pn_counter", "op": {"increment": 3}}]}'
         )
-        items = [_read_write(call.principal, place, write) for place, write in enumerate(batch.writes)]
-        call.charge(len(items) - 1)
         values = call.values
-        refused = await self._pass_writes(items, call.principal.id) if self._plugins.passes_writes else {}
+        items = [_read_write(call.principal, place, write, values["type"]) for place, write in enumerate(batch.writes)]
+        call.charge(len(items) - 1)
+        refused = await self._pass_writes(items, describe_caller(call.principal)) if self._plugins.passes_writes else {}
         admitted = [item for place, item in enumerate(items) if place not in refused]
         done = iter(
             await self._router.write_many(
@@ -157,6 +158,8 @@ class Batches:
                 concern=values["concern"],
                 is_read=values["value"],
                 idempotency_key=call.idempotency_key,
+                type_name=values["type"],
+                hold=call.hold,
             )
         )
         keys = [write.key for write in batch.writes]
@@ -174,10 +177,12 @@ class Batches:
             call.principal.check(key)
         call.charge(len(batch.keys) - 1)
         values = call.values
-        outcomes = await self._router.read_many(batch.keys, values["node"], values["concern"])
+        outcomes = await self._router.read_many(
+            batch.keys, values["node"], values["concern"], values["type"], hold=call.hold
+        )
         return _show(batch.keys, await pass_outcomes(self._plugins, batch.keys, outcomes))
 
-    async def _pass_writes(self, items: list[WriteItem], caller: str) -> dict[int, ServiceError]:
+    async def _pass_writes(self, items: list[WriteItem], caller: Caller) -> dict[int, ServiceError]:
         """Put what plugins make of the writes in their places; return those that they refuse."""
         writes = [PluginWrite(item.key, item.type_name, DELETION if item.is_delete else item.op) for item in items]
         refused: dict[int, ServiceError] = {}
@@ -189,14 +194,16 @@ class Batches:
         return refused
 
 
-def _read_write(principal: Principal, place: int, write: BatchWrite) -> WriteItem:
+def _read_write(principal: Principal, place: int, write: BatchWrite, named: str) -> WriteItem:
     key = principal.check(write.key)
     if_match = None if write.if_match is UNSET else bytes.fromhex(write.if_match)
     if write.type is UNSET and write.op is UNSET:
-        return WriteItem(key, "", b"", if_match, is_delete=True)
+        return WriteItem(key, named, b"", if_match, is_delete=True)
     if write.type is UNSET or write.op is UNSET:
         raise OperationError(f"writes[{place}]: a type and an op go together", "give both, or none of them to delete")
-    return WriteItem(key, write.type[:TYPE_LENGTH_MAX], bytes(write.op), if_match)
+    type_name = write.type[:TYPE_LENGTH_MAX]
+    check_named(type_name, named)
+    return WriteItem(key, type_name, bytes(write.op), if_match)
 
 
 def _show(keys: list[str], outcomes: list[Outcome]) -> Response:

@@ -17,6 +17,7 @@ from crdt_service.wire.message import CONFLICTS_MAX, Conflict, ConflictsReply, C
 
 # More than a place of eight fields of 256 bytes takes, as base64.
 _CURSOR_LENGTH_MAX = 4096
+# The tags of types, and that of a key which holds several.
 _Place = tuple[str, Annotated[tuple[str, ...], Meta(max_length=8)], Annotated[int, Meta(ge=1, le=127)]]
 _decoder = msgspec.msgpack.Decoder(_Place)
 

@@ -29,7 +29,11 @@ CODES = {
     "not_found": Code(404, "no owner that answers has the key, or there is no such page"),
     "method_not_allowed": Code(405, "the page has other methods; `Allow` names them"),
     "request_timeout": Code(408, "the head or the body did not arrive in time"),
-    "type_conflict": Code(409, "the key has another type"),
+    "type_conflict": Code(409, "the key has another type, or shows another and the write does not name its own"),
+    "illegal_transition": Code(
+        409, "no transition of the workflow leads there from its state, which the message names: another may have won"
+    ),
+    "already_created": Code(409, "the workflow was created before; the message names its state"),
     "not_deletable": Code(409, "keys of this type cannot be deleted"),
     "limit_exceeded": Code(409, "the value or the key would be too large, too deep or too many"),
     "too_many_origins": Code(409, "the key was written under so many origins that no node with another may write it"),
@@ -63,6 +67,7 @@ CODES = {
         "Read before writing again, or send a named one again under its name",
     ),
     "malformed": Code(503, "a node and the backend do not understand each other: check their versions"),
+    "unsupported_version": Code(505, "it is of another version than HTTP/1.1 and HTTP/1.0"),
     "internal": Code(500, "the backend has a fault; its log says more under the request's id"),
 }
 

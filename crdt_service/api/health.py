@@ -1,12 +1,13 @@
 """Whether a node or a backend is well: pure judgements of what each knows; docs/operations.md has them as a table."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
 
+from crdt_service.kernel.clock import DRIFT_SECONDS_MAX
 from crdt_service.plugins.breaker import ACTIVE
 from crdt_service.plugins.plugin import PluginView
 
@@ -15,6 +16,8 @@ SECONDS_MAX = 1.0
 FAILURES_SHARE_MAX = 0.1
 # Of fewer requests to nodes a share says nothing: one slow answer in a quiet night is no condition.
 QUERIES_MIN = 100
+# So many clocks are named where more are wrong.
+CLOCKS_MAX = 3
 MIB = 1 << 20
 Phase = Literal["recovering", "serving", "stopping"]
 Status = Literal["healthy", "degraded", "unhealthy"]
@@ -56,6 +59,8 @@ class NodeFacts:
         is_placed: Whether the placement is as it should be.
         placement: What is told of it.
         fenced: Why this node's volume got a new name since the process started, empty if it did not.
+        offsets: By node id, how many seconds the clocks of other members are ahead of this node's.
+        checkpoint_error: Why the last checkpoint failed, empty if it did not.
     """
 
     phase: Phase
@@ -73,6 +78,8 @@ class NodeFacts:
     is_placed: bool = False
     placement: str = ""
     fenced: str = ""
+    offsets: Mapping[str, float] = field(default_factory=dict)
+    checkpoint_error: str = ""
 
 
 def judge_node(facts: NodeFacts) -> tuple[Status, list[Check]]:
@@ -104,6 +111,13 @@ def judge_node(facts: NodeFacts) -> tuple[Status, list[Check]]:
             f"the log has {facts.log_bytes // MIB} MiB, a checkpoint is due at {facts.log_bytes_max // MIB} MiB",
         ),
         Check(
+            "checkpoint",
+            not facts.checkpoint_error,
+            f"the last one failed, and the log grows: {facts.checkpoint_error}"
+            if facts.checkpoint_error
+            else "the last one did not fail",
+        ),
+        Check(
             "sync_time",
             facts.append_seconds <= SECONDS_MAX,
             f"99 % of the last five minutes' batches were on the disk within {facts.append_seconds:.3g} s",
@@ -127,6 +141,7 @@ def judge_node(facts: NodeFacts) -> tuple[Status, list[Check]]:
             alive == known and alive >= facts.needed,
             f"{alive} of {known} members are alive, each key has {facts.needed} owners",
         ),
+        _judge_clocks(facts.offsets, "this node's"),
     ]
     return ("healthy" if all(check.passed for check in checks) else "degraded"), checks
 
@@ -142,6 +157,7 @@ class BackendFacts:
         failed: Requests to nodes of that time that failed through no fault of a client.
         queries: All of that time.
         plugins: Those that are configured.
+        offsets: By node id, how many seconds the clocks of nodes are ahead of this backend's.
     """
 
     connections: Sequence[str]
@@ -150,6 +166,7 @@ class BackendFacts:
     failed: int = 0
     queries: int = 0
     plugins: Sequence[PluginView] = ()
+    offsets: Mapping[str, float] = field(default_factory=dict)
 
 
 def judge_backend(facts: BackendFacts) -> tuple[Status, list[Check]]:
@@ -181,10 +198,38 @@ def judge_backend(facts: BackendFacts) -> tuple[Status, list[Check]]:
             is_quiet or facts.failed <= FAILURES_SHARE_MAX * facts.queries,
             f"{facts.failed} of the last five minutes' {facts.queries} requests to nodes failed",
         ),
+        _judge_nodes_clocks(facts.offsets),
         *map(_check_plugin, facts.plugins),
     ]
     is_well = all(check.passed for check in checks)
     return ("unhealthy" if not reachable else "healthy" if is_well else "degraded"), checks
+
+
+def _judge_clocks(offsets: Mapping[str, float], whose: str) -> Check:
+    """Return whether clocks agree with one that they are compared with.
+
+    Args:
+        offsets: By node id, how many seconds clocks are ahead of it.
+        whose: Says of which, such as `this node's`.
+    """
+    furthest = sorted(offsets.items(), key=lambda item: (-abs(item[1]), item[0]))
+    wrong = [(node_id, seconds) for node_id, seconds in furthest if abs(seconds) > DRIFT_SECONDS_MAX]
+    if not wrong:
+        most = abs(furthest[0][1]) if furthest else 0.0
+        return Check("clock", True, f"{len(offsets)} other clocks are within {most:.1f} s of {whose}")
+    named = ", ".join(
+        f"{node_id}'s clock is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} {whose}"
+        for node_id, seconds in wrong[:CLOCKS_MAX]
+    )
+    more = f", and {len(wrong) - CLOCKS_MAX} more differ" if len(wrong) > CLOCKS_MAX else ""
+    return Check("clock", False, f"{named}{more}: set the clocks that are wrong")
+
+
+def _judge_nodes_clocks(offsets: Mapping[str, float]) -> Check:
+    """Return whether nodes' clocks agree with that which is behind all others: a backend's own decides nothing."""
+    last = min(offsets, key=lambda node_id: (offsets[node_id], node_id), default="")
+    others = {node_id: seconds - offsets[last] for node_id, seconds in offsets.items() if node_id != last}
+    return _judge_clocks(others, f"{last or 'no node'}'s")
 
 
 def is_open(state: str) -> bool:

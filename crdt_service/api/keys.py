@@ -5,12 +5,15 @@ from typing import Any
 import msgspec
 
 from crdt_service.api.call import Call, Response, show
-from crdt_service.api.parameter import choice, etag, flag, header, marker, show_etag, text
+from crdt_service.api.many import Allowance
+from crdt_service.api.parameter import ANY_ETAG, choice, etag, etags, flag, header, marker, name, show_etag, text
 from crdt_service.api.passing import pass_answer
 from crdt_service.api.route import Access, Route
 from crdt_service.api.router import Router
+from crdt_service.datatypes.registry import DATATYPES
 from crdt_service.kernel.error import OperationError, ServiceError
 from crdt_service.kernel.ident import check_key
+from crdt_service.plugins.caller import describe_caller
 from crdt_service.plugins.host import DELETION, Plugins
 from crdt_service.resolution.explanation import ConflictSummary
 from crdt_service.wire.message import Concern, ValueReply
@@ -21,9 +24,15 @@ TYPE_LENGTH_MAX = 128
 _CONCERNS = {concern.name.lower(): concern for concern in Concern}
 CONCERN = choice("concern", _CONCERNS, "one", "how many of the key's owners must have it, or are asked")
 NODE = text("node", 63, "ask this node alone")
+TYPE = name(
+    "type",
+    (datatype.name for datatype in DATATYPES),
+    "of a key that holds several types the one to read, write or delete; without, it is the one that `type` shows,"
+    " and a deletion is of all",
+)
 IF_MATCH = etag("if-match", "do it only if the key holds what this ETag stands for")
 MUST_BE_MISSING = marker("if-none-match", "*", b"", "with `*`, do it only if the key is missing")
-IF_NONE_MATCH = etag("if-none-match", "answer 304 without a value if the key holds what this stands for")
+IF_NONE_MATCH = etags("if-none-match", "answer 304 without a value if the key holds what one of these stands for")
 IDEMPOTENCY_KEY = header(
     "idempotency-key", 128, "names this write of this key: sent again under the same, it has no second effect"
 )
@@ -46,10 +55,10 @@ class KeyView(msgspec.Struct, omit_defaults=True):
 
     Attributes:
         key: Its name.
-        type: Its type.
+        type: Its type, or the one of its types that was asked for.
         node: The node that answered.
         value: What it holds; left out of a deletion, and of a write that asked for no value.
-        conflict: How concurrent writes were decided, where there were any.
+        conflict: How concurrent writes were decided, where there were any, and which other types the key holds.
     """
 
     key: str
@@ -85,7 +94,7 @@ class Keys:
                 Access.READ,
                 "Read a key.",
                 self.read,
-                (CONCERN, NODE, explain, IF_NONE_MATCH),
+                (CONCERN, NODE, TYPE, explain, IF_NONE_MATCH),
                 result=KeyView,
                 errors=("invalid_key", "not_found", "plugin_unavailable", *refused),
             ),
@@ -96,7 +105,7 @@ class Keys:
                 Access.WRITE,
                 "Apply an operation to a key, and make the key if there is none.",
                 self.write,
-                (CONCERN, NODE, value, IF_MATCH, MUST_BE_MISSING, IDEMPOTENCY_KEY),
+                (CONCERN, NODE, TYPE, value, IF_MATCH, MUST_BE_MISSING, IDEMPOTENCY_KEY),
                 body=Write,
                 result=KeyView,
                 errors=(
@@ -107,6 +116,8 @@ class Keys:
                     "plugin_unavailable",
                     "unknown_type",
                     "type_conflict",
+                    "illegal_transition",
+                    "already_created",
                     "limit_exceeded",
                     "too_many_origins",
                     "precondition_failed",
@@ -125,7 +136,7 @@ class Keys:
                 Access.WRITE,
                 "Empty a key, which then reads as missing.",
                 self.delete,
-                (CONCERN, NODE, IF_MATCH, IDEMPOTENCY_KEY),
+                (CONCERN, NODE, TYPE, IF_MATCH, IDEMPOTENCY_KEY),
                 result=KeyView,
                 errors=(
                     "invalid_key",
@@ -153,13 +164,14 @@ class Keys:
                 raise OperationError(
                     "only a read of one node can be explained", "read the key with ?explain=true alone", "invalid_query"
                 )
-            answer = await self._router.explain(key, values["node"])
+            answer = await self._router.explain(key, values["node"], values["type"])
         else:
-            answer = await self._router.read(key, values["node"], values["concern"])
+            answer = await self._router.read(key, values["node"], values["concern"], values["type"])
         reply = answer[1]
+        call.hold(len(reply.value) + len(reply.conflict))
         if not reply.type_name:
             raise ServiceError("not_found", f"no key {key!r}", "write it first")
-        if reply.digest and reply.digest == values["if-none-match"]:
+        if reply.digest and not values["if-none-match"].isdisjoint((reply.digest, ANY_ETAG)):
             return Response(304, headers=[(b"etag", show_etag(reply.digest))])
         return _show(key, *await pass_answer(self._plugins, key, answer))
 
@@ -172,8 +184,9 @@ class Keys:
         key, values = check_key(call.rest), call.values
         write: Write = call.decode_body(_write, '{"type": "pn_counter", "op": {"increment": 3}}')
         type_name, op = write.type[:TYPE_LENGTH_MAX], bytes(write.op)
+        check_named(type_name, values["type"])
         if self._plugins.passes_writes:
-            op = await self._plugins.pass_write(key, type_name, op, call.principal.id)
+            op = await self._plugins.pass_write(key, type_name, op, describe_caller(call.principal))
         answer = await self._router.write(
             key,
             type_name,
@@ -183,7 +196,9 @@ class Keys:
             is_read=values["value"],
             if_match=_condition(values),
             idempotency_key=call.idempotency_key,
+            is_named=bool(values["type"]),
         )
+        answer = answer[0], Allowance(call.hold).strip(answer[1])
         return _show(key, *await pass_answer(self._plugins, key, answer, is_done=True))
 
     async def delete(self, call: Call) -> Response:
@@ -194,17 +209,32 @@ class Keys:
         """
         key, values = check_key(call.rest), call.values
         if self._plugins.passes_writes:
-            await self._plugins.pass_write(key, "", DELETION, call.principal.id)
+            await self._plugins.pass_write(key, "", DELETION, describe_caller(call.principal))
         answer = await self._router.delete(
             key,
             values["node"],
             values["concern"],
             if_match=values["if-match"],
             idempotency_key=call.idempotency_key,
+            type_name=values["type"],
         )
         if not answer[1].type_name:
             raise ServiceError("not_found", f"no key {key!r}", "it is deleted already, or was never written")
         return _show(key, *answer)
+
+
+def check_named(type_name: str, named: str) -> None:
+    """Refuse a write to another type than the one that the query names; it names none if it is empty.
+
+    Raises:
+        OperationError: It is to another.
+    """
+    if named not in ("", type_name):
+        raise OperationError(
+            f"the write is to a {type_name}, and ?type= names {named}",
+            "name the same, or leave ?type= out",
+            "invalid_query",
+        )
 
 
 def view(key: str, node_id: str, reply: ValueReply) -> dict[str, Any]:

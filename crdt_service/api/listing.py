@@ -1,5 +1,7 @@
 """``GET /v1/keys``: keys by prefix, in pages."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from crdt_service.api.call import Call, Response, show
@@ -13,18 +15,20 @@ from crdt_service.wire.message import LISTED_KEYS_MAX
 _CURSOR_LENGTH_MAX = 1024
 
 
-class ListedView(msgspec.Struct):
+class ListedView(msgspec.Struct, omit_defaults=True):
     """A key of a listing.
 
     Attributes:
         key: Its name.
         type: Its type.
         etag: Of what it holds, as headers carry it but without quotes.
+        other_types: Further types that it holds, left out of nearly every key.
     """
 
     key: str
     type: str
     etag: str
+    other_types: Sequence[str] = ()
 
 
 class KeysView(msgspec.Struct):
@@ -77,7 +81,7 @@ class Listing:
             call.values["limit"],
         )
         keys = [
-            ListedView(listed.key, listed.type_name, listed.digest.hex())
+            ListedView(listed.key, listed.type_name, listed.digest.hex(), page.other_types.get(listed.key, ()))
             for listed in page.keys
             if call.principal.may_touch(listed.key)
         ]

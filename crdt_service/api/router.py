@@ -5,14 +5,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, cast
 
+from msgspec.structs import replace
+
 from crdt_service.api.freshness import Freshness, is_better_asked
-from crdt_service.api.many import Answer, Outcome, Send, name_items, spread
+from crdt_service.api.many import Allowance, Answer, Hold, Outcome, Send, name_items, spread
 from crdt_service.api.owners import Cluster, Directory, Owners
 from crdt_service.api.proximity import Kind, Proximity
 from crdt_service.api.reading import ELSEWHERE, NO_NODE, Reader, refusal
 from crdt_service.api.recall import find_out, recalling
-from crdt_service.api.session import Seen, covers, holds
-from crdt_service.api.settling import Settled, settle
+from crdt_service.api.session import covers, holds
+from crdt_service.api.settling import Settled, settle, settle_by
 from crdt_service.datatypes.registry import is_repeatable
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError, UnreachableError
 from crdt_service.membership.link import Link
@@ -34,6 +36,8 @@ from crdt_service.wire.message import (
     Reply,
     Request,
     Token,
+    TypedRequest,
+    TypedRequestBody,
     ValueReply,
     WriteItem,
     WriteManyRequest,
@@ -42,11 +46,10 @@ from crdt_service.wire.message import (
 
 # Of keys that did not fit into an answer.
 _UNREAD = FailureReply(0, "unread", "", "")
-# Of all values in one answer, but for those on their way when it is full: 256 large ones must not fill the memory.
-VALUES_BYTES_MAX = 16 << 20
-# Raising it reads many keys quicker that their first owner lacks, and lets an answer grow further beyond its bound.
+# Raising them reads many keys quicker, those that their first owner lacks one by one and others 4 MiB at once, and has
+# more values on their way that may find no room in the answer.
 READS_AT_ONCE_MAX = 16
-_NO_ROOM = ServiceError("value_too_large", "the values before it fill the answer", "read the key alone")
+GROUPS_AT_ONCE_MAX = 4
 # No further node is tried after so long, and what a lost write became is not looked for any more. With what the last
 # one takes to fall silent it is less than 2 s.
 TRY_SECONDS_MAX = 1.3
@@ -62,11 +65,13 @@ class KeyPage(NamedTuple):
         after: What the next page is asked for with; None at the end.
         unanswered: Nodes that did not answer, or whose word of a key could not be joined with the others': what they
             hold may be missing.
+        other_types: The further types of those keys that hold several.
     """
 
     keys: list[ListedKey]
     after: str | None
     unanswered: list[str]
+    other_types: Mapping[str, Sequence[str]]
 
 
 class Router:
@@ -118,8 +123,8 @@ class Router:
         """Return every link to a node."""
         return self._directory.peers()
 
-    async def read(self, key: str, node_id: str | None, concern: Concern = Concern.ONE) -> Answer:
-        """Return (node id, its reply) from the first node that knows of the key.
+    async def read(self, key: str, node_id: str | None, concern: Concern = Concern.ONE, type_name: str = "") -> Answer:
+        """Return (node id, its reply) from the first node that knows of the key, or of what it holds of `type_name`.
 
         Owners are asked first, those before the others that hold what was seen of it. An owner that knows that it was
         emptied says so, and that is an answer. Of one that never heard of the key it is none: writes may be on their
@@ -130,7 +135,7 @@ class Router:
             ServiceError: None does, or the node refuses.
         """
         kind: Kind = "read" if concern is Concern.ONE else "quorum"
-        build = partial(ReadRequest, key=key, concern=concern)
+        build = _typed(partial(ReadRequest, key=key, concern=concern), type_name)
         if node_id is not None:
             return await self._ask_pinned(key, node_id, build)
         return await self._reader.read(key, build, kind, TRY_SECONDS_MAX, is_hedged=True)
@@ -146,6 +151,7 @@ class Router:
         is_read: bool = False,
         if_match: bytes | None = None,
         idempotency_key: str = "",
+        is_named: bool = False,
     ) -> Answer:
         """Return (node id, its reply) once the write is as durable as `concern` asks.
 
@@ -155,7 +161,8 @@ class Router:
 
         With `if_match` it is applied only if the key has that digest, or is missing if it is empty; the key's first
         owner decides, and no other node. An `idempotency_key` that is not empty names the write: sent again under it,
-        it has no second effect.
+        it has no second effect. With `is_named` it is taken by a key that holds the type, though readers see another
+        one of it.
 
         Raises:
             OutcomeUnknownError: A node got the write and its answer is lost.
@@ -173,8 +180,9 @@ class Router:
             token=item.token,
         )
         may_repeat = if_match is None and is_repeatable(type_name)
+        build = _typed(request, type_name if is_named else "")
         return await self._write(
-            key, node_id, request, item.token, concern, may_repeat=may_repeat, is_conditional=if_match is not None
+            key, node_id, build, item.token, concern, may_repeat=may_repeat, is_conditional=if_match is not None
         )
 
     async def write_many(
@@ -185,18 +193,22 @@ class Router:
         concern: Concern = Concern.ONE,
         is_read: bool = False,
         idempotency_key: str = "",
+        type_name: str = "",
+        hold: Hold = lambda size_bytes: None,
     ) -> list[Outcome]:
         """Return what became of each write, in order: (node id, its reply), or why it was refused.
 
         They do not depend on each other; those of one key are applied in their order. At most 256; of values, those of
-        one node that fit in about 4 MiB. An `idempotency_key` that is not empty names the whole batch: sent again under
-        it, no item has a second effect.
+        one node that fit in about 4 MiB, 16 MiB of all, and what `hold` lets pass. An `idempotency_key` that is not
+        empty names the whole batch: sent again under it, no item has a second effect. `type_name` names the one type of
+        all items, which readers may not see.
         """
         named = _named(items, idempotency_key)
+        allowance = Allowance(hold)
 
         async def send(channel: Channel, places: list[int]) -> Sequence[ValueReply | FailureReply]:
             part = [named[place] for place in places]
-            build = partial(WriteManyRequest, items=part, concern=concern, is_read=is_read)
+            build = _typed(partial(WriteManyRequest, items=part, concern=concern, is_read=is_read), type_name)
             keys = list(dict.fromkeys(item.key for item in part))
             before = {} if node_id is not None else await self._freshness.catch_up_all(channel, keys)
             if any(item.if_match is not None for item in part):
@@ -206,7 +218,7 @@ class Router:
             for item, result in zip(part, results, strict=False):
                 if isinstance(result, ValueReply) and result.type_name:
                     self._freshness.note_write(item.key, before.get(item.key), channel, result)
-            return results
+            return [allowance.strip(each) if isinstance(each, ValueReply) else each for each in results]
 
         def may_repeat(place: int) -> bool:
             return items[place].if_match is None and is_repeatable(items[place].type_name)
@@ -217,48 +229,91 @@ class Router:
         )
 
     async def read_many(
-        self, keys: Sequence[str], node_id: str | None = None, concern: Concern = Concern.ONE
+        self,
+        keys: Sequence[str],
+        node_id: str | None = None,
+        concern: Concern = Concern.ONE,
+        type_name: str = "",
+        *,
+        hold: Hold = lambda size_bytes: None,
     ) -> list[Outcome]:
         """Return for each key, in order, what `read` would return or raise; at most 256.
 
-        Keys that are left when the answer has no room any more are refused with `value_too_large`.
+        A value for which there is no room in the answer is refused with `value_too_large`, one that `hold` does not let
+        pass with its error. A key that is named again is read once, and its value counts again.
         """
+        allowance = Allowance(hold)
+        distinct = list(dict.fromkeys(keys))
+        outcomes = await self._read_distinct(distinct, node_id, concern, type_name, allowance)
+        shown: set[str] = set()
+        results: list[Outcome] = []
+        for key in keys:
+            outcome = outcomes[key]
+            error = allowance.check(outcome[1]) if key in shown and isinstance(outcome, tuple) else None
+            results.append(error or outcome)
+            shown.add(key)
+        return results
+
+    async def _read_distinct(
+        self, keys: Sequence[str], node_id: str | None, concern: Concern, type_name: str, allowance: Allowance
+    ) -> dict[str, Outcome]:
         outcomes: list[Outcome] = [NO_NODE] * len(keys)
-        before = {key: self._freshness.look(key) for key in keys} if node_id is None else {}
-        if concern is Concern.ONE:
+        before = {key: self._freshness.look(key) for key in keys}
+        refused: dict[int, ServiceError] = {}
+        free = asyncio.Semaphore(GROUPS_AT_ONCE_MAX)
 
-            async def send(channel: Channel, places: list[int]) -> Sequence[ValueReply | FailureReply]:
+        def admit(place: int, reply: ValueReply) -> ValueReply:
+            error = allowance.check(reply)
+            if error is None:
+                return reply
+            refused[place] = error
+            return replace(reply, value=b"", conflict=b"")
+
+        def take(channel: Channel, place: int, reply: ValueReply) -> ValueReply | FailureReply:
+            key = keys[place]
+            if node_id is None:
+                if not self._freshness.counts(before[key], channel, reply):
+                    return _UNREAD
+                self._freshness.note_read(key, before[key], channel, reply)
+            return admit(place, reply)
+
+        async def send(channel: Channel, places: list[int]) -> Sequence[ValueReply | FailureReply]:
+            async with free:
                 part = [keys[place] for place in places]
-                results = cast(ManyReply, await channel.request(partial(ReadManyRequest, keys=part))).results
-                return [*results, *([_UNREAD] * (len(part) - len(results)))]
+                request = _typed(partial(ReadManyRequest, keys=part), type_name)
+                results = cast(ManyReply, await channel.request(request)).results
+                admitted = [
+                    take(channel, place, result) if isinstance(result, ValueReply) else result
+                    for place, result in zip(places, results, strict=False)
+                ]
+            return [*admitted, *([_UNREAD] * (len(part) - len(results)))]
 
+        if concern is Concern.ONE:
             outcomes = await self._spread(keys, node_id, send, "read", lambda _: False)
         # What the first owner has not, or not in this answer, is looked for as one key is.
-        lacking = [
-            place
-            for place, outcome in enumerate(outcomes)
-            if isinstance(outcome, ServiceError)
-            or not (outcome[1].type_name if node_id is not None else self._take(keys[place], before, outcome))
-        ]
+        lacking = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, ServiceError)]
         left = iter(lacking)
-        room = VALUES_BYTES_MAX - sum(len(outcome[1].value) for outcome in outcomes if isinstance(outcome, tuple))
+        reading = min(len(lacking), READS_AT_ONCE_MAX, _fitting(allowance))
 
         async def read_left() -> None:
-            nonlocal room
+            nonlocal reading
             for place in left:
-                if room <= 0:
-                    outcomes[place] = _NO_ROOM
+                if refused:  # What is large is not fetched in vain, again and again.
+                    refused[place] = next(iter(refused.values()))
                     continue
                 try:
-                    outcomes[place] = answer = await self.read(keys[place], node_id, concern)
-                    room -= len(answer[1].value)
+                    node, reply = await self.read(keys[place], node_id, concern, type_name)
+                    outcomes[place] = node, admit(place, reply)
                 except ServiceError as error:
                     outcomes[place] = error
+                if reading > max(1, _fitting(allowance)):  # Fewer at once, as values are large or little room is left.
+                    reading -= 1
+                    return
 
-        async with asyncio.TaskGroup() as reading:
-            for _ in lacking[:READS_AT_ONCE_MAX]:
-                reading.create_task(read_left())
-        return outcomes
+        async with asyncio.TaskGroup() as group:
+            for _ in range(reading):
+                group.create_task(read_left())
+        return {key: refused.get(place, outcomes[place]) for place, key in enumerate(keys)}
 
     async def delete(
         self,
@@ -268,18 +323,22 @@ class Router:
         *,
         if_match: bytes | None = None,
         idempotency_key: str = "",
+        type_name: str = "",
     ) -> Answer:
         """Return (node id, its reply) once a node that has the key has emptied it as durably as `concern` asks.
 
         Emptying again empties nothing that was not there, so another owner is asked as for a read; but not if it is
-        conditional: then it is as for a write, with the same `if_match` and `idempotency_key`.
+        conditional: then it is as for a write, with the same `if_match` and `idempotency_key`. With a `type_name` it
+        empties the key of that type alone.
 
         Raises:
             OutcomeUnknownError: A node got it and its answer is lost, and no other emptied the key.
             ServiceError: It was refused, or no node that should have the key answers.
         """
-        [item] = _named([WriteItem(key, "", b"", if_match, is_delete=True)], idempotency_key)
-        request = partial(DeleteRequest, key=key, concern=concern, if_match=if_match, token=item.token)
+        [item] = _named([WriteItem(key, type_name, b"", if_match, is_delete=True)], idempotency_key)
+        request = _typed(
+            partial(DeleteRequest, key=key, concern=concern, if_match=if_match, token=item.token), type_name
+        )
         if if_match is not None:
             return await self._write(key, node_id, request, item.token, concern, is_conditional=True)
         if node_id is not None:
@@ -300,17 +359,21 @@ class Router:
         replies = {node_id: cast(ListReply, reply) for node_id, reply in answers.items()}
         merged, following = merge_keys(replies, limit, self._owners.of)
         settled = await settle(self._directory.channels, [each for each in merged if each.others], TRY_SECONDS_MAX)
-        listed, unread = await self._see(merged, settled)
-        keys = [key for key in listed if key.type_name]
-        return KeyPage(keys, following, sorted({*unanswered, *settled.unjoined, *unread}))
+        held, unread = await self._see(merged, settled)
+        return KeyPage(
+            [each.listed for each in held if each.listed.type_name],
+            following,
+            sorted({*unanswered, *settled.unjoined, *unread}),
+            {each.listed.key: each.other_types for each in held if each.other_types},
+        )
 
-    async def explain(self, key: str, node_id: str | None) -> Answer:
+    async def explain(self, key: str, node_id: str | None, type_name: str = "") -> Answer:
         """Return the same as `read`, with the resolution of the key's conflicts.
 
         Raises:
             ServiceError: No node answers, or the node refuses.
         """
-        build = partial(ExplainRequest, key=key)
+        build = _typed(partial(ExplainRequest, key=key), type_name)
         if node_id is not None:
             return await self._ask_pinned(key, node_id, build)
         return await self._reader.read(key, build, "read", TRY_SECONDS_MAX)
@@ -334,14 +397,14 @@ class Router:
         members = {member.id for member in self.members() if member.state != "left"}
         return answers, sorted(members - answers.keys())
 
-    async def _see(self, merged: Sequence[Merged], settled: Settled) -> tuple[list[ListedKey], set[str]]:
+    async def _see(self, merged: Sequence[Merged], settled: Settled) -> tuple[list[Merged], set[str]]:
         """Return keys of a listing, none with less than was seen of it, and the owners of those that cannot be read."""
-        listed = {each.listed.key: settled.listed.get(each.listed.key, each.listed) for each in merged}
+        held = {each.listed.key: settled.listed.get(each.listed.key, each) for each in merged}
         unread: set[str] = set()
         behind = [
             each.listed.key
             for each in merged
-            if each.listed.key not in settled.complete and not self._is_seen(each.node_id, listed[each.listed.key])
+            if each.listed.key not in settled.complete and not self._is_seen(each.node_id, held[each.listed.key].listed)
         ]
         left = iter(behind)
 
@@ -349,15 +412,15 @@ class Router:
             for key in left:
                 try:
                     _, reply = await self.read(key, None)
-                    listed[key] = ListedKey(key, reply.type_name, reply.digest)
+                    held[key] = settle_by(held[key], reply)
                 except ServiceError:
-                    del listed[key]
+                    del held[key]
                     unread.update(self._owners.of(key)[:1])
 
         async with asyncio.TaskGroup() as reading:
             for _ in behind[:READS_AT_ONCE_MAX]:
                 reading.create_task(read_left())
-        return list(listed.values()), unread
+        return list(held.values()), unread
 
     def _is_seen(self, node_id: str, listed: ListedKey) -> bool:
         channel = self._directory.channels.get(node_id)
@@ -458,14 +521,6 @@ class Router:
             self._freshness.note_write(key, self._freshness.look(key), taker, answer[1])
         return answer
 
-    def _take(self, key: str, before: Mapping[str, Seen | None], answer: Answer) -> bool:
-        """Tell whether an answer of several keys counts for one of them, and take it in if it does."""
-        channel = self._directory.channels.get(answer[0])
-        if channel is None or not self._freshness.counts(before[key], channel, answer[1]):
-            return False
-        self._freshness.note_read(key, before[key], channel, answer[1])
-        return True
-
     async def _ask_pinned(
         self, key: str, node_id: str, build: Callable[[int], Request], *, is_change: bool = False
     ) -> Answer:
@@ -496,3 +551,15 @@ class Router:
 
 def _named(items: Sequence[WriteItem], idempotency_key: str) -> Sequence[WriteItem]:
     return name_items(items, idempotency_key) if idempotency_key else items
+
+
+def _fitting(allowance: Allowance) -> int:
+    """Return how many values as large as the largest one there is room for, at least 1."""
+    return max(1, allowance.left // max(1, allowance.largest))
+
+
+def _typed(build: Callable[[int], TypedRequestBody], type_name: str) -> Callable[[int], Request]:
+    """Return what makes a request about one type of its keys, of the shown one for an empty name."""
+    if not type_name:
+        return build
+    return lambda request_id: TypedRequest(request_id, type_name, build(request_id))

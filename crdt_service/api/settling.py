@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 from crdt_service.kernel.error import ServiceError
 from crdt_service.replication.listing import Merged
 from crdt_service.replication.port import Channel
+from crdt_service.resolution.explanation import read_other_types
 from crdt_service.wire.message import Concern, ListedKey, ReadRequest, ValueReply
 
 # Raising it settles a page of many doubts sooner, and lets it take more of the nodes' time from other requests.
@@ -23,7 +24,7 @@ class Settled(NamedTuple):
         unjoined: Nodes whose words could not all be taken in.
     """
 
-    listed: dict[str, ListedKey]
+    listed: dict[str, Merged]
     complete: set[str]
     unjoined: set[str]
 
@@ -39,7 +40,7 @@ async def settle(channels: Mapping[str, Channel], doubts: Sequence[Merged], seco
         doubts: Keys of which owners contradict the node that answers for it.
         seconds_max: For all of them together.
     """
-    settled: dict[str, ListedKey] = {}
+    settled: dict[str, Merged] = {}
     complete: set[str] = set()
     left = iter(doubts)
 
@@ -49,7 +50,7 @@ async def settle(channels: Mapping[str, Channel], doubts: Sequence[Merged], seco
             for concern in (Concern.ALL, Concern.MAJORITY):
                 found = await _read(channels.get(doubt.node_id), key, concern)
                 if found is not None:
-                    settled[key] = found
+                    settled[key] = settle_by(doubt, found)
                     if concern is Concern.ALL:
                         complete.add(key)
                     break
@@ -64,12 +65,18 @@ async def settle(channels: Mapping[str, Channel], doubts: Sequence[Merged], seco
     return Settled(settled, complete, unjoined)
 
 
-async def _read(channel: Channel | None, key: str, concern: Concern) -> ListedKey | None:
-    """Return a key as so many owners and the node hold it; None if that cannot be known."""
+def settle_by(doubt: Merged, reply: ValueReply) -> Merged:
+    """Return a key of a listing as an answer to a read shows it; one that is missing has an empty type."""
+    return doubt._replace(
+        listed=ListedKey(doubt.listed.key, reply.type_name, reply.digest), other_types=read_other_types(reply.conflict)
+    )
+
+
+async def _read(channel: Channel | None, key: str, concern: Concern) -> ValueReply | None:
+    """Return what a key is as so many owners and the node hold it; None if that cannot be known."""
     if channel is None:
         return None
     try:
-        reply = cast(ValueReply, await channel.request(partial(ReadRequest, key=key, concern=concern)))
+        return cast(ValueReply, await channel.request(partial(ReadRequest, key=key, concern=concern)))
     except ServiceError:
         return None
-    return ListedKey(key, reply.type_name, reply.digest)

@@ -17,9 +17,14 @@ from crdt_service.membership.table import DEAD, Table
 from crdt_service.net.channel import Channel
 from crdt_service.net.operator import Operator
 from crdt_service.replication.commits import PUSH_BYTES_MAX, group_deltas
+from crdt_service.resolution.explanation import read_types
+from crdt_service.resolution.sibling import TYPES_TAG
 from crdt_service.wire.message import (
+    CONFLICTS_MAX,
     BackupReply,
     BackupRequest,
+    ConflictsReply,
+    ConflictsRequest,
     Delta,
     RestoreReply,
     RestoreRequest,
@@ -36,7 +41,8 @@ class Reading:
     Attributes:
         total: States that it held when the backup began.
         is_synced: Whether it held all of what it owns then, as far as it could know.
-        dropped: Slots that it had forgotten before the backup began, since its start.
+        started_at: What its clock said when the backup began, in seconds since 1970.
+        dropped: Slots of which it had forgotten something unread when the backup began.
         dropped_at_end: The same when its last part was read.
     """
 
@@ -46,6 +52,7 @@ class Reading:
     name: str
     total: int = 0
     is_synced: bool = False
+    started_at: float = 0.0
     dropped: int = 0
     dropped_at_end: int = 0
     first: BackupReply | None = None
@@ -109,8 +116,8 @@ class Nodes:
     async def read(self, name: str) -> list[Reading]:
         """Begin a backup of that name on every node, and return what is to be read of each.
 
-        All begin twice: what a node hands over between its own beginning and another's would be in neither, so the
-        first round notes how much each has dropped, and `check_unmoved` compares that with the end.
+        All begin twice: what a node hands over between its own beginning and another's would be in neither, so in the
+        first round each keeps what it is about to hand over. `check_unmoved` tells whether one lost some even so.
 
         Raises:
             ServiceError: One refuses, or cannot be reached any more.
@@ -124,6 +131,7 @@ class Nodes:
             reading.first = reply
             reading.total = reply.total
             reading.is_synced = reply.is_synced
+            reading.started_at = reply.started_at
         return readings
 
     async def restore(self, states: Sequence[Delta]) -> int:
@@ -136,6 +144,19 @@ class Nodes:
             *(self._restore_into(node_id, self._owned_by(node_id, states)) for node_id in self.channels)
         )
         return max(refused)
+
+    async def find_collisions(self) -> dict[str, list[str]]:
+        """Return the keys that hold several types, each with those: the one that readers see, and the others.
+
+        Raises:
+            ServiceError: A node refuses, or cannot be reached any more.
+        """
+        found = await asyncio.gather(*(_list_collisions(channel) for channel in self.channels.values()))
+        collisions: dict[str, list[str]] = {}
+        for types in found:
+            for key, names in types.items():
+                collisions[key] = max(names, collisions.get(key, []), key=len)
+        return collisions
 
     async def write(self, key: str, type_name: str, op: bytes) -> None:
         """Apply an operation to a key, on the first of its owners that takes it.
@@ -169,6 +190,20 @@ class Nodes:
         return refused
 
 
+async def _list_collisions(channel: Channel) -> dict[str, list[str]]:
+    collisions: dict[str, list[str]] = {}
+    after: tuple[str, tuple[str, ...], int] | None = None
+    while True:
+        request = partial(ConflictsRequest, prefix="", after=after, limit=CONFLICTS_MAX)
+        reply = cast(ConflictsReply, await channel.request(request))
+        for conflict in reply.conflicts:
+            after = (conflict.key, conflict.path, conflict.tag)
+            if conflict.tag == TYPES_TAG:
+                collisions[conflict.key] = read_types(conflict.resolution)
+        if not reply.more:
+            return collisions
+
+
 def check_unmoved(readings: Sequence[Reading]) -> None:
     """Refuse what was read while a node handed slots over: their keys may have been on neither node when it was read.
 
@@ -179,7 +214,7 @@ def check_unmoved(readings: Sequence[Reading]) -> None:
     if moving:
         raise ServiceError(
             "backup_outrun",
-            f"{', '.join(moving)} handed slots over while the backup was taken",
+            f"{', '.join(moving)} handed slots over before they were read",
             "take it again; it succeeds once nodes have stopped coming and going",
         )
 

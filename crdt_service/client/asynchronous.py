@@ -10,13 +10,13 @@ import httpx
 
 from crdt_service.client import request as requests
 from crdt_service.client.connection import (
+    FAILURES,
     LIMITS,
     Token,
-    choose_trust,
     explain_failure,
-    limit_feed,
     make_headers,
     new_request_id,
+    plan_access,
 )
 from crdt_service.client.error import ApiError, read_error
 from crdt_service.client.feed import Follower
@@ -42,10 +42,17 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         randomness: random.Random | None = None,
     ) -> None:
+        access = plan_access(url, ca_file, timeout_seconds, has_transport=transport is not None)
         self._http = httpx.AsyncClient(
-            base_url=url, verify=choose_trust(ca_file), timeout=timeout_seconds, limits=LIMITS, transport=transport
+            base_url=access.url,
+            verify=access.trust,
+            timeout=access.timeout,
+            limits=LIMITS,
+            proxy=access.proxy,
+            transport=transport,
+            trust_env=False,
         )
-        self._feed_timeout = limit_feed(timeout_seconds)
+        self._feed_timeout = access.feed_timeout
         self._token = token
         self._retry = retry
         self._sleep = sleep
@@ -61,21 +68,26 @@ class AsyncClient:
         """Close all connections."""
         await self._http.aclose()
 
-    async def read(self, key: str, *, concern: Concern = "one", node: str | None = None) -> Key:
+    async def read(
+        self, key: str, *, concern: Concern = "one", node: str | None = None, type_name: str | None = None
+    ) -> Key:
         """Return a key, as a majority or all of its owners know it if `concern` says so, or as `node` has it.
+
+        Of a key that holds several types, `type_name` names the one to read.
 
         Raises:
             NotFoundError: There is no such key.
         """
-        return await self.send(requests.read_key(key, concern=concern, node=node))
+        return await self.send(requests.read_key(key, concern=concern, node=node, type_name=type_name))
 
-    async def explain(self, key: str, *, node: str | None = None) -> Key:
+    async def explain(self, key: str, *, node: str | None = None, type_name: str | None = None) -> Key:
         """Return a key as one node has it, with the resolution of each of its conflicts.
 
         Raises:
             NotFoundError: There is no such key.
         """
-        return await self.send(requests.read_key(key, concern="one", node=node, explain=True))
+        request = requests.read_key(key, concern="one", node=node, type_name=type_name, explain=True)
+        return await self.send(request)
 
     async def write(
         self,
@@ -88,6 +100,7 @@ class AsyncClient:
         value: bool = True,
         if_match: str | None = None,
         idempotency_key: str | None = None,
+        is_named: bool = False,
     ) -> Key:
         """Apply an operation to a key and return the key after it, without its value unless `value`.
 
@@ -101,6 +114,7 @@ class AsyncClient:
             if_match: Write only if the key's ETag is this; only if the key is missing if it is empty.
             idempotency_key: Names this write of this key, which then has one effect however often it is sent; so it is
                 made again, too, where its answer was lost.
+            is_named: Whether to write to that type of a key which holds several, though it shows another one.
         """
         request = requests.write_key(
             key,
@@ -111,6 +125,7 @@ class AsyncClient:
             value=value,
             if_match=if_match,
             idempotency_key=idempotency_key,
+            is_named=is_named,
         )
         return await self.send(request)
 
@@ -120,16 +135,22 @@ class AsyncClient:
         *,
         concern: Concern = "one",
         node: str | None = None,
+        type_name: str | None = None,
         if_match: str | None = None,
         idempotency_key: str | None = None,
     ) -> Key:
-        """Empty a key and return it without a value; the last arguments are as in `write`.
+        """Empty a key, of `type_name` alone if given, and return it without a value; the last arguments as in `write`.
 
         Raises:
             NotFoundError: There is no such key.
         """
         request = requests.delete_key(
-            key, concern=concern, node=node, if_match=if_match, idempotency_key=idempotency_key
+            key,
+            concern=concern,
+            node=node,
+            type_name=type_name,
+            if_match=if_match,
+            idempotency_key=idempotency_key,
         )
         return await self.send(request)
 
@@ -139,16 +160,29 @@ class AsyncClient:
         *,
         concern: Concern = "one",
         node: str | None = None,
+        type_name: str | None = None,
         value: bool = False,
         idempotency_key: str | None = None,
     ) -> list[Item]:
-        """Apply many writes, each by itself, and return what became of each; `idempotency_key` names them all."""
-        request = requests.write_batch(writes, concern=concern, node=node, value=value, idempotency_key=idempotency_key)
+        """Apply many writes, each by itself, and return what became of each; `idempotency_key` names them all.
+
+        `type_name` names the one type of all, of keys that hold several; deletions then empty their keys of it alone.
+        """
+        request = requests.write_batch(
+            writes, concern=concern, node=node, type_name=type_name, value=value, idempotency_key=idempotency_key
+        )
         return (await self.send(request)).results
 
-    async def read_batch(self, keys: Iterable[str], *, concern: Concern = "one", node: str | None = None) -> list[Item]:
-        """Return what many keys hold; a missing one is an item with an error."""
-        return (await self.send(requests.read_batch(keys, concern=concern, node=node))).results
+    async def read_batch(
+        self,
+        keys: Iterable[str],
+        *,
+        concern: Concern = "one",
+        node: str | None = None,
+        type_name: str | None = None,
+    ) -> list[Item]:
+        """Return what many keys hold, of `type_name` if given; a missing one is an item with an error."""
+        return (await self.send(requests.read_batch(keys, concern=concern, node=node, type_name=type_name))).results
 
     async def keys(self, prefix: str = "", *, page_size: int = 100) -> AsyncIterator[ListedKey]:
         """Yield the keys that begin so, in order, a page at a time."""
@@ -185,10 +219,10 @@ class AsyncClient:
                     async for piece in answer.aiter_bytes():
                         for found in follower.take(piece):
                             yield found
-            except httpx.HTTPError as failure:
-                failed = explain_failure(failure, request, request_id)
             except ApiError as error:
                 failed = error
+            except FAILURES as failure:
+                failed = explain_failure(failure, request, request_id)
             await self._sleep(follower.plan(failed))
 
     async def conflicts(self, prefix: str = "", *, page_size: int = 100) -> AsyncIterator[Conflict]:
@@ -234,6 +268,6 @@ class AsyncClient:
             answer = await self._http.request(
                 request.method, request.path, params=request.query, content=request.body, headers=headers
             )
-        except httpx.HTTPError as failure:
+        except FAILURES as failure:
             raise explain_failure(failure, request, request_id) from failure
         return request.decode(answer.status_code, answer.headers, answer.content, request_id)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import msgspec
 
 # What the client itself finds. The service has `outcome_unknown`, too, with the same meaning.
+INVALID_ARGUMENT = "invalid_argument"
+MISCONFIGURED = "misconfigured"
 UNREACHABLE = "unreachable"
 OUTCOME_UNKNOWN = "outcome_unknown"
 UNEXPECTED_ANSWER = "unexpected_answer"
@@ -16,9 +18,11 @@ class ApiError(Exception):
     """A call that failed.
 
     Args:
-        code: Stable: one of the service's, or `unreachable` (no connection, so nothing was done, or a read without an
-            answer), `outcome_unknown` (a write's answer is lost: it may have been applied), or `unexpected_answer`
-            (something between here and the service answered).
+        code: Stable: one of the service's, or `invalid_argument` (a key, value or other argument cannot be sent),
+            `misconfigured` (the URL, a file or a variable of the environment cannot be used), of both of which nothing
+            was sent, `unreachable` (no connection, so nothing was done, or a read without an answer),
+            `outcome_unknown` (a write's answer is lost: it may have been applied), or `unexpected_answer` (something
+            between here and the service answered).
         message: What is wrong.
         remedy: What to do about it; may be empty.
         status: The answer's HTTP status, None without answer.
@@ -82,7 +86,7 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes, request_id:
     seconds = float(after) if after.isascii() and after.isdecimal() else None
     try:
         error = _body.decode(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         error = _Members(UNEXPECTED_ANSWER, _read_foreign(body), "check what is between here and the service")
     kind = NotFoundError if error.code == "not_found" else ApiError
     return kind(
@@ -98,5 +102,5 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes, request_id:
 def _read_foreign(body: bytes) -> str:
     try:
         return _foreign.decode(body).message
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return body[:_SHOWN_BYTES_MAX].decode(errors="replace").strip() or "an empty answer"

@@ -12,6 +12,8 @@ from crdt_service.client.view import Change, Reset
 # Far above the longest event, which names one key.
 EVENT_BYTES_MAX = 1 << 20
 _PAUSE_SECONDS = 1.0
+# In milliseconds, months.
+_RETRY_DIGITS_MAX = 10
 _KINDS: Mapping[bytes, msgspec.json.Decoder[Change] | msgspec.json.Decoder[Reset]] = {
     b"change": msgspec.json.Decoder(Change),
     b"reset": msgspec.json.Decoder(Reset),
@@ -73,12 +75,13 @@ class Follower:
         fields = dict(line.partition(b": ")[::2] for line in event.split(b"\n"))
         if b"id" in fields:
             self.cursor = fields[b"id"].decode("ascii", "replace")
-        if fields.get(b"retry", b"").isdigit():
-            self._pause_seconds = min(int(fields[b"retry"]) / 1000, self._retry.seconds_max)
+        retry = fields.get(b"retry", b"")
+        if retry.isdigit() and len(retry) <= _RETRY_DIGITS_MAX:
+            self._pause_seconds = min(int(retry) / 1000, self._retry.seconds_max)
         decoder = _KINDS.get(fields.get(b"event", b""))
         if decoder is None:
             return Reset("opened", None, self.cursor) if is_opening and self.cursor is not None else None
         try:
             return msgspec.structs.replace(decoder.decode(fields.get(b"data", b"")), cursor=self.cursor or "")
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ApiError(UNEXPECTED_ANSWER, f"an event is not understood: {error}") from error

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from crdt_service.client.encoding import check_header, check_text, encode_json
 from crdt_service.client.error import UNEXPECTED_ANSWER, ApiError, read_error
 from crdt_service.client.view import Batch, Cluster, ConflictPage, Health, Key, KeyPage, Owners
 
@@ -50,7 +51,8 @@ class Request(Generic[T]):
         try:
             if status in self.statuses:
                 return self.read(headers, body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # An integer of more than 4300 digits is a ValueError, as a DecodeError and text that is no UTF-8 are.
+        except (ValueError, RecursionError) as error:
             if status == self.statuses[0]:
                 raise ApiError(
                     UNEXPECTED_ANSWER,
@@ -87,9 +89,11 @@ class Deletion:
     if_match: str | None = None
 
 
-def read_key(key: str, *, concern: Concern, node: str | None, explain: bool = False) -> Request[Key]:
+def read_key(
+    key: str, *, concern: Concern, node: str | None, type_name: str | None, explain: bool = False
+) -> Request[Key]:
     """Return the request for a key's value."""
-    query = {"concern": concern, "node": node, "explain": "true" if explain else None}
+    query = {"concern": concern, "node": node, "type": type_name, "explain": "true" if explain else None}
     return Request("GET", path_of("keys", key), _read_key, _given(query))
 
 
@@ -103,10 +107,12 @@ def write_key(
     value: bool,
     if_match: str | None,
     idempotency_key: str | None,
+    is_named: bool = False,
 ) -> Request[Key]:
     """Return the request to apply an operation to a key."""
-    query = {"concern": concern, "node": node, "value": None if value else "false"}
-    body = msgspec.json.encode({"type": type_name, "op": op})
+    named = type_name if is_named else None
+    query = {"concern": concern, "node": node, "type": named, "value": None if value else "false"}
+    body = encode_json({"type": type_name, "op": op})
     return Request(
         "POST",
         path_of("keys", key),
@@ -119,39 +125,52 @@ def write_key(
 
 
 def delete_key(
-    key: str, *, concern: Concern, node: str | None, if_match: str | None, idempotency_key: str | None
+    key: str,
+    *,
+    concern: Concern,
+    node: str | None,
+    type_name: str | None,
+    if_match: str | None,
+    idempotency_key: str | None,
 ) -> Request[Key]:
     """Return the request to empty a key; made again after its answer was lost it might empty what came after."""
     return Request(
         "DELETE",
         path_of("keys", key),
         _read_key,
-        _given({"concern": concern, "node": node}),
+        _given({"concern": concern, "node": node, "type": type_name}),
         _conditions(if_match, idempotency_key),
         is_safe=idempotency_key is not None,
     )
 
 
 def write_batch(
-    writes: Iterable[Write | Deletion], *, concern: Concern, node: str | None, value: bool, idempotency_key: str | None
+    writes: Iterable[Write | Deletion],
+    *,
+    concern: Concern,
+    node: str | None,
+    type_name: str | None,
+    value: bool,
+    idempotency_key: str | None,
 ) -> Request[Batch]:
     """Return the request to apply many writes."""
-    query = {"concern": concern, "node": node, "value": "true" if value else None}
+    query = {"concern": concern, "node": node, "type": type_name, "value": "true" if value else None}
     return Request(
         "POST",
         "/v1/batch/write",
         _plain(Batch),
         _given(query),
         _conditions(None, idempotency_key),
-        msgspec.json.encode({"writes": [_describe(write) for write in writes]}),
+        encode_json({"writes": [_describe(write) for write in writes]}),
         is_safe=idempotency_key is not None,
     )
 
 
-def read_batch(keys: Iterable[str], *, concern: Concern, node: str | None) -> Request[Batch]:
+def read_batch(keys: Iterable[str], *, concern: Concern, node: str | None, type_name: str | None) -> Request[Batch]:
     """Return the request for many keys' values."""
-    body = msgspec.json.encode({"keys": list(keys)})
-    return Request("POST", "/v1/batch/read", _plain(Batch), _given({"concern": concern, "node": node}), body=body)
+    query = {"concern": concern, "node": node, "type": type_name}
+    body = encode_json({"keys": list(keys)})
+    return Request("POST", "/v1/batch/read", _plain(Batch), _given(query), body=body)
 
 
 def list_keys(prefix: str, limit: int, cursor: str | None) -> Request[KeyPage]:
@@ -189,7 +208,8 @@ def show_health() -> Request[Health]:
 
 def path_of(page: str, key: str) -> str:
     """Return the path of a key's page; a key of dots alone would be taken for a place in the path."""
-    name = key.replace(".", "%2E") if _DOTS.fullmatch(key) else quote(key, safe="")
+    text = check_text(key, "the key")
+    name = text.replace(".", "%2E") if _DOTS.fullmatch(text) else quote(text, safe="")
     return f"/v1/{page}/{name}"
 
 
@@ -201,17 +221,17 @@ def _describe(write: Write | Deletion) -> dict[str, object]:
 
 
 def _given(query: Mapping[str, str | None]) -> dict[str, str]:
-    return {name: value for name, value in query.items() if value is not None}
+    return {name: check_text(value, name) for name, value in query.items() if value is not None}
 
 
 def _conditions(if_match: str | None, idempotency_key: str | None) -> dict[str, str]:
     headers = {}
     if if_match:
-        headers["if-match"] = f'"{if_match}"'
+        headers["if-match"] = f'"{check_header(if_match, "if_match")}"'
     elif if_match is not None:
         headers["if-none-match"] = "*"
     if idempotency_key is not None:
-        headers["idempotency-key"] = idempotency_key
+        headers["idempotency-key"] = check_header(idempotency_key, "idempotency_key")
     return headers
 
 

@@ -44,6 +44,8 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True):
         sibling_count: How many siblings there are.
         siblings: The first hundred.
         value: What readers see; None, too, where it is too large for the answer.
+        other_types: Where the key holds several types, those beside `type`, which readers see; there are no siblings
+            and no value then.
     """
 
     field: list[str]
@@ -55,6 +57,7 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     sibling_count: int
     siblings: list[Sibling]
     value: Any = None
+    other_types: list[str] = []
 
 
 class Conflict(Resolution, frozen=True, kw_only=True):
@@ -79,11 +82,13 @@ class ConflictSummary(msgspec.Struct, frozen=True):
         places: How many places hold siblings.
         strategies: Those that decide.
         resolutions: The first hundred, where they were asked for.
+        other_types: Further types that the key holds: read, write or delete one by naming it.
     """
 
     places: int
     strategies: list[str]
     resolutions: list[Resolution] = []
+    other_types: list[str] = []
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -91,10 +96,10 @@ class Key(msgspec.Struct, frozen=True):
 
     Attributes:
         key: Its name.
-        type: Its type.
+        type: Its type, or the one of its types that was asked for.
         node: The node that answered.
         value: What it holds; None, too, after a deletion, and after a write that asked for no value.
-        conflict: How concurrent writes were decided, None if there were none.
+        conflict: How concurrent writes were decided, and which other types the key holds; None without any.
         etag: Stands for what it holds, the same on all nodes that hold the same; empty where that was not read.
         replayed: The write had been applied before, under the same idempotency key, and was not again.
     """
@@ -109,11 +114,12 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class ListedKey(msgspec.Struct, frozen=True):
-    """A key of a listing: its name, its type, and what stands for what it holds."""
+    """A key of a listing: its name, its type, what stands for what it holds, and further types where it has any."""
 
     key: str
     type: str
     etag: str
+    other_types: list[str] = []
 
 
 class KeyPage(msgspec.Struct, frozen=True):

@@ -57,6 +57,7 @@ class Map(Dotted):
     tag = 8
     version = 2
     operation = _Operation
+    keeps_presence = True
 
     def __init__(self, fields: Iterable[Dotted]) -> None:
         self._fields: Mapping[int, Dotted] = {kind.tag: kind for kind in (*fields, self)}
@@ -154,7 +155,9 @@ class Map(Dotted):
         for tag, other in self._fields.items():
             if view.has(_part(tag, field)):
                 raise OperationError(
-                    f"map: the field is a {other.name}, not a {kind.name}", "use its type or another field"
+                    f"map: the field is a {other.name}, not a {kind.name}",
+                    "use its type or another field",
+                    "type_conflict",
                 )
 
 

@@ -39,8 +39,7 @@ class Receipt:
 class Receipts(Datatype[State]):
     """Receipts by name; a later one replaces an earlier one of its name.
 
-    Their stamps only order them, so one from a clock that is far ahead is not refused: the write beside it may have
-    been taken, and would count again. Clocks more than a day apart forget each other's receipts.
+    Clocks that were more than a day apart forget each other's receipts.
     """
 
     name = "receipts"

@@ -75,7 +75,7 @@ class TimeSeries(Datatype[State]):
 
     Values are finite 64-bit floats; the list is ordered by time, then replica. A point goes once another is more than
     the window newer, or once `points_max` others are newer. A point must not lie further in the future than clocks may
-    drift: it would push all others out.
+    drift, by the clock of any node: it would push all others out.
 
     Args:
         window_milliseconds: How far below the newest point points are kept.
@@ -101,7 +101,8 @@ class TimeSeries(Datatype[State]):
         if not math.isfinite(point.value):
             raise refuse(self.name, "a value is a finite number", _EXAMPLE)
         stamp = origin.tick()
-        if point.at > (stamp >> COUNTER_BITS) + int(DRIFT_SECONDS_MAX * 1000):
+        now = stamp >> COUNTER_BITS if origin.now_milliseconds is None else origin.now_milliseconds()
+        if point.at > now + int(DRIFT_SECONDS_MAX * 1000):
             raise OperationError("time_series: the point lies in the future", "send Unix milliseconds of the past")
         if point.at < max(state.newest, pending.newest) - self._window:
             raise OperationError(
@@ -160,9 +161,8 @@ class TimeSeries(Datatype[State]):
         )
 
     def newest_stamp(self, state: State) -> int:
-        """Return the newest stamp, or that of the newest point: what lies in the future is refused for either."""
-        stamps = (stamp for stamp, _ in state.points.values())
-        return max(max(state.newest, 0) << COUNTER_BITS, max(stamps, default=0))
+        """Return the newest stamp of any point, whatever time the point is of."""
+        return max((stamp for stamp, _ in state.points.values()), default=0)
 
 
 def _fill(points: Iterable[tuple[Moment, Measurement]]) -> State:

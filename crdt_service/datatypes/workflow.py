@@ -106,16 +106,18 @@ class Workflow(Dotted):
         reading = _read([*seen, *((dot, (_TRANSITION,), view.content(dot)) for dot in steps)])
         if isinstance(operation.create, _Create):
             if reading is not None:
-                raise OperationError("workflow: it was created already", "use another key")
+                raise OperationError(
+                    f"workflow: it was created already and is {reading.current!r}", "use another key", "already_created"
+                )
             return Change(set(), ((_DEFINITION,), _encoder.encode(_define(operation.create, origin))))
         if reading is None:
-            raise OperationError("workflow: it was not created yet", f"send {_EXAMPLE}")
+            raise OperationError("workflow: it was not created yet", f"send {_EXAMPLE}", "illegal_transition")
         assert isinstance(operation.transition, _Target)  # noqa: S101
         start, to = reading.current, operation.transition.to
         legal = sorted(target for source, target in reading.definition.transitions if source == start)
         if to not in legal:
             ways = f"go to one of {', '.join(legal)}" if legal else "it is a final state"
-            raise OperationError(f"workflow: no transition leads from {start!r} to {to!r}", ways)
+            raise OperationError(f"workflow: no transition leads from {start!r} to {to!r}", ways, "illegal_transition")
         step = _Transition(origin.tick(), *reading.dot, start, to)
         return Change(steps, ((_TRANSITION,), _encoder.encode(step)))
 

@@ -1,10 +1,10 @@
-"""The configuration file that nodes and backends share, and the secret file."""
+"""The configuration file that nodes and backends share, and the files of secrets, names and counts."""
 
 import base64
 import binascii
 import contextlib
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -13,6 +13,8 @@ from crdt_service.kernel.error import ConfigError
 
 SECRET_BYTES_MIN = 32
 NODES_MAX = 1000
+# As long as a DNS name.
+CLUSTER_NAME_MAX = 253
 _CONFIG_BYTES_MAX = 1 << 20
 _T = TypeVar("_T")
 
@@ -166,8 +168,22 @@ def read_plugins(path: Path | None) -> PluginsConfig:
     return config
 
 
-def read_secret(path: Path) -> bytes:
-    """Return the cluster secret, white space at both ends removed, at least 32 bytes.
+class Secrets(NamedTuple):
+    """What proves that a process belongs to a cluster.
+
+    Attributes:
+        file: All that the file holds, which the release before takes for one secret.
+        accepted: The first is the one to prove with, each is accepted.
+    """
+
+    file: bytes
+    accepted: tuple[bytes, ...]
+
+
+def read_secrets(path: Path) -> Secrets:
+    """Return the cluster secrets in a file, white space at both ends removed, each at least 32 bytes.
+
+    A file of exactly two lines of printable text, each long enough, holds two secrets; any other holds one.
 
     Raises:
         ConfigError: The file is missing, unreadable or too short.
@@ -177,7 +193,33 @@ def read_secret(path: Path) -> bytes:
         raise ConfigError(
             f"{path}: the secret has {len(secret)} bytes", f"give at least {SECRET_BYTES_MIN} random bytes"
         )
-    return secret
+    lines = tuple(line.strip() for line in secret.splitlines())
+    is_pair = len(lines) == 2 and all(len(line) >= SECRET_BYTES_MIN and _is_printable(line) for line in lines)
+    return Secrets(secret, lines if is_pair else (secret,))
+
+
+def read_cluster_name(path: Path) -> str:
+    """Return the cluster's name in a file.
+
+    Raises:
+        ConfigError: The file is missing, unreadable, or holds no name.
+    """
+    name = _read_file(path, "file of the cluster's name").decode(errors="replace").strip()
+    return check_cluster_name(name, str(path))
+
+
+def check_cluster_name(name: str, where: str) -> str:
+    """Return `name` if it is 1 to 253 printable ASCII characters.
+
+    Raises:
+        ConfigError: It is not; `where` says where it was given.
+    """
+    if not 0 < len(name) <= CLUSTER_NAME_MAX or not name.isascii() or not name.isprintable():
+        raise ConfigError(
+            f"{where}: {name[:40]!r} is no name of a cluster",
+            f"give 1 to {CLUSTER_NAME_MAX} printable ASCII characters",
+        )
+    return name
 
 
 def read_encryption_key(path: Path) -> bytes:
@@ -190,7 +232,7 @@ def read_encryption_key(path: Path) -> bytes:
     """
     data = _read_file(path, "encryption key file")
     text = data.strip()
-    if text.isascii() and text.decode("ascii").isprintable():
+    if _is_printable(text):
         data = text
         with contextlib.suppress(binascii.Error):
             data = base64.b64decode(text, validate=True)
@@ -238,7 +280,7 @@ def check_node_count(text: str, where: str) -> int:
 
 
 def split_address(text: str, flag: str) -> tuple[str, int]:
-    """Return (host, port) of ``HOST:PORT``.
+    """Return (host, port) of ``HOST:PORT``; an address of IPv6 may be in brackets, or not.
 
     Raises:
         ConfigError: It is no such pair; `flag` says where it was given.
@@ -247,6 +289,15 @@ def split_address(text: str, flag: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
         raise ConfigError(f"{flag} {text}: no HOST:PORT", "give for example 0.0.0.0:8001")
     return host.strip("[]"), int(port)
+
+
+def _is_printable(text: bytes) -> bool:
+    return text.isascii() and text.decode("ascii").isprintable()
+
+
+def join_address(host: str, port: int) -> str:
+    """Return ``HOST:PORT``, an address of IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _read_json(path: Path, kind: type[_T]) -> _T:

@@ -90,6 +90,17 @@ class AuthenticationError(ServiceError):
         )
 
 
+class StrangerError(ServiceError):
+    """The other end is of another cluster, whatever secret it holds."""
+
+    def __init__(self, where: str, cluster: str, own: str) -> None:
+        super().__init__(
+            "other_cluster",
+            f"{where} is of the cluster {cluster!r}, this process of {own!r}",
+            "check which addresses each cluster is told, or --cluster-name; clusters should not share a secret",
+        )
+
+
 class CertificateError(ServiceError):
     """TLS failed: a certificate is not trusted, has expired or names somebody else, or an end speaks no TLS."""
 

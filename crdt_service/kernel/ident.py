@@ -50,6 +50,12 @@ def is_replica(text: str) -> bool:
     return 0 < len(text) <= REPLICA_BYTES_MAX and text.isascii() and text.isprintable()
 
 
+def is_replica_of(replica: str, node_id: str) -> bool:
+    """Tell whether `replica` names a directory of that node, as `new_replica` does."""
+    owner, _, drawn = replica.partition("~")
+    return is_replica(replica) and bool(drawn) and owner == node_id and _NODE_ID.fullmatch(node_id) is not None
+
+
 def check_key(key: str) -> str:
     """Return `key` if it is 1 to 512 bytes of UTF-8.
 

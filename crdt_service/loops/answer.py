@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
+from msgspec.structs import replace
+
+from crdt_service.datatypes.registry import find_type
 from crdt_service.kernel.error import ServiceError
 from crdt_service.kernel.ident import check_key
 from crdt_service.loops.anti_entropy import refresh
@@ -58,6 +61,7 @@ from crdt_service.wire.message import (
     StoreRequest,
     SumRequest,
     TombstonesRequest,
+    TypedRequest,
     VoteRequest,
     WriteManyRequest,
     WriteRequest,
@@ -74,7 +78,7 @@ T = TypeVar("T")
 # Requests about data between nodes: they count only under one placement.
 PlacedRequest = PushRequest | StateRequest | RepairRequest | VoteRequest | PurgeRequest
 # What clients ask of keys; listings and changes show what is here, whoever owns it.
-ServedRequest = ReadRequest | ReadManyRequest | WritingRequest | ExplainRequest
+ServedRequest = ReadRequest | ReadManyRequest | WritingRequest | ExplainRequest | TypedRequest
 Answer = Reply | Coroutine[Any, Any, Reply]
 
 
@@ -109,12 +113,18 @@ class Answerer:
         self._snapshots = Snapshots()
         writer = Writer(store, committer, exchange, transfer, self._gather)
         stream = ChangeStream(store, epoch)
-        self._answers: dict[type[StoreRequest], Callable[[Any], Answer]] = {
+        # What may name a type.
+        self._typed_answers: dict[type[StoreRequest], Callable[..., Answer]] = {
             ReadRequest: self._read,
             ReadManyRequest: writer.read_many,
+            ExplainRequest: self._explain,
             WriteRequest: writer.write,
             WriteManyRequest: writer.write_many,
             DeleteRequest: writer.delete,
+        }
+        self._answers: dict[type[StoreRequest], Callable[..., Answer]] = {
+            **self._typed_answers,
+            TypedRequest: self._answer_typed,
             ReceiptRequest: writer.recall,
             VoteRequest: collector.vote,
             PurgeRequest: collector.purge,
@@ -151,7 +161,8 @@ class Answerer:
         if isinstance(request, PlacedRequest):
             self._placer.check_epoch(epoch)
         elif isinstance(request, ServedRequest):
-            self._placer.check_serving(is_write=isinstance(request, WritingRequest))
+            asked = request.request if isinstance(request, TypedRequest) else request
+            self._placer.check_serving(is_write=isinstance(asked, WritingRequest))
         answer = self._answers[type(request)](request)
         if not epoch:
             return answer
@@ -161,15 +172,20 @@ class Answerer:
         reply = await answer
         return Placed(self._replica.epoch, reply)
 
-    def _read(self, request: ReadRequest) -> Answer:
+    def _answer_typed(self, request: TypedRequest) -> Answer:
+        find_type(request.type_name)
+        asked = replace(request.request, id=request.id)
+        return self._typed_answers[type(asked)](asked, request.type_name)
+
+    def _read(self, request: ReadRequest, type_name: str = "") -> Answer:
         if request.concern is Concern.ONE:
             self._transfer.check_synced(request.key)
-            return show_key(request.id, self._store, request.key)
-        return self._read_quorum(request)
+            return show_key(request.id, self._store, request.key, type_name)
+        return self._read_quorum(request, type_name)
 
-    async def _read_quorum(self, request: ReadRequest) -> Reply:
+    async def _read_quorum(self, request: ReadRequest, type_name: str) -> Reply:
         await self._gather(request.key, request.concern)
-        return show_key(request.id, self._store, request.key)
+        return show_key(request.id, self._store, request.key, type_name)
 
     async def _join(self, request: PushRequest) -> Reply:
         self._check_agreed(request.agreed)
@@ -179,9 +195,9 @@ class Answerer:
     async def _restore(self, request: RestoreRequest) -> Reply:
         return RestoreReply(request.id, await self._committer.join_states(request.deltas))
 
-    def _explain(self, request: ExplainRequest) -> Reply:
+    def _explain(self, request: ExplainRequest, type_name: str = "") -> Reply:
         self._transfer.check_synced(request.key)
-        return show_key(request.id, self._store, request.key, explain=True)
+        return show_key(request.id, self._store, request.key, type_name, explain=True)
 
     async def _list(self, request: ListRequest) -> Reply:
         await _order_keys(self._store)

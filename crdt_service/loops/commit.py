@@ -61,6 +61,7 @@ class _Write:
     items: Sequence[WriteItem]
     outcomes: list[Outcome]
     done: asyncio.Future[Commit]
+    is_named: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,14 @@ _Item = _Write | _Join | _Alone
 
 
 class Committer:
-    """Group commit. Readers and peers see a batch only after its sync; a refused batch leaves no trace."""
+    """Group commit. Readers and peers see a batch only after its sync; a refused batch leaves no trace.
+
+    Args:
+        is_alone: Whether there are no peers, which might be of the release before.
+
+    Attributes:
+        checkpoint_error: Why the last checkpoint failed, empty if it did not.
+    """
 
     def __init__(
         self,
@@ -93,6 +101,7 @@ class Committer:
         hybrid: HybridClock,
         observer: Observer,
         log_bytes_max: int,
+        is_alone: bool = False,
     ) -> None:
         self._store = store
         self._journal = journal
@@ -103,6 +112,7 @@ class Committer:
         self._publish: Callable[[], None] | None = None
         self._on_placed: Callable[[], None] | None = None
         self._log_bytes_max = log_bytes_max
+        self._is_alone = is_alone
         self._queue: list[_Item] = []
         self._queued = 0
         # The traced ones of what is queued, by what each waits for; most often none.
@@ -112,6 +122,7 @@ class Committer:
         # Progress alone is not worth a sync: a crash only has the peer send again.
         self._unsynced: dict[str, int] = {}
         self._checkpoint: asyncio.Task[None] | None = None
+        self.checkpoint_error = ""
         self._log_thread = ThreadPoolExecutor(1, "log")
         self._rest_timer: asyncio.TimerHandle | None = None  # Runs from the first append since the journal rested.
         self._is_rest_due = False
@@ -135,14 +146,16 @@ class Committer:
             raise commit.outcomes[0]
         return commit.number
 
-    async def write_many(self, items: Sequence[WriteItem]) -> Commit:
+    async def write_many(self, items: Sequence[WriteItem], *, is_named: bool = False) -> Commit:
         """Apply writes durably in one step, in their order; one that is refused changes nothing and leaves the others.
+
+        `is_named` is as for `Batch.perform`.
 
         Raises:
             ServiceError: None was applied.
         """
         done: asyncio.Future[Commit] = asyncio.get_running_loop().create_future()
-        self._put(_Write(items, [], done))
+        self._put(_Write(items, [], done, is_named))
         return await done
 
     async def join(self, push: PushRequest) -> int:
@@ -330,7 +343,14 @@ class Committer:
         return [span for item in items if (span := self._spans.pop(item.done, None)) is not None]
 
     async def _commit(self, items: list[_Item]) -> None:
-        batch = Batch(self._store, self._hybrid, self._replica.origin, self._replica.floor)
+        batch = Batch(
+            self._store,
+            self._hybrid,
+            self._replica.origin,
+            self._replica.floor,
+            # No node of the release before takes part in a placement.
+            may_note_presence=self._is_alone or self._replica.epoch > 0,
+        )
         progress: dict[str, int] = {}
         accepted: list[tuple[_Write | _Join, int]] = []
         for item in self._refuse_late(items):
@@ -342,8 +362,8 @@ class Committer:
                 self._finish(item, refused, self._replica.commits.newest, 0.0)
             else:
                 accepted.append((item, refused))
-        if batch.absurd_stamps:
-            self._observer.on_absurd_stamps(batch.absurd_stamps)
+        if batch.impossible_stamps:
+            self._observer.on_impossible_stamps(batch.impossible_stamps)
         own: list[Delta] = []
         if batch.pending:
             own, joined = batch.encode()
@@ -385,7 +405,7 @@ class Committer:
         if isinstance(item, _Write):
             for each in item.items:
                 try:
-                    item.outcomes.append(batch.perform(each))
+                    item.outcomes.append(batch.perform(each, is_named=item.is_named))
                 except ServiceError as error:
                     item.outcomes.append(error)
                     refused += 1
@@ -481,6 +501,7 @@ class Committer:
             number = await loop.run_in_executor(self._log_thread, self._journal.rotate)
         except OSError as error:
             _log.error("no new log could be started, the old one goes on: %s", error)
+            self.checkpoint_error = f"no new log could be started: {error}"
             return
         self._checkpoint = asyncio.create_task(self._write_checkpoint(number, self._replica.describe()))
 
@@ -493,8 +514,11 @@ class Committer:
                     return
                 await asyncio.to_thread(self._journal.write_snapshot, number, [payload], last=False)
             await asyncio.to_thread(self._journal.write_snapshot, number, [encode_step(end)], last=True)
-        except OSError as error:
-            _log.error("checkpoint %d failed, the logs stay: %s", number, error)
+        except Exception as error:  # Whatever it is, the logs stay and grow, which somebody has to know.
+            _log.exception("checkpoint %d failed, the logs stay", number)
+            self.checkpoint_error = f"{type(error).__name__}: {error}"
+        else:
+            self.checkpoint_error = ""
 
 
 def encode_states(store: Store) -> Iterator[bytes]:

@@ -1,14 +1,15 @@
 """Has the nodes decide which document comes next: asks them for promises, then to accept."""
 
 import asyncio
+import math
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from functools import partial
 from typing import Any, cast
 
 from crdt_service.kernel.error import MalformedError, ServiceError
 from crdt_service.loops.commit import Committer
-from crdt_service.membership.decision import accept, choose, is_decided, next_ballot, prepare
+from crdt_service.membership.decision import accept, choose, is_decided, is_majority, next_ballot, prepare
 from crdt_service.membership.document import check_document, replicas_of
 from crdt_service.replication.port import Channel
 from crdt_service.replication.replica import Replica
@@ -25,8 +26,11 @@ from crdt_service.wire.message import (
     Seat,
 )
 
-# Raising it waits longer for one that is silent before a decision is tried again.
-ANSWER_SECONDS_MAX = 1.0
+# How long a disk may take for a promise. Raising it waits longer for what never comes; one that is silent fails sooner,
+# by its channel.
+ANSWER_SECONDS_MAX = 10.0
+# How long a proposer waits at most after its first failure, twice as long after each further one.
+BACK_OFF_SECONDS = 0.5
 
 Build = Callable[[Mapping[str, PrepareReply]], PlacementDocument | None]
 
@@ -60,6 +64,13 @@ class Decider:
         self.node_count = node_count
         self._random = randomness
         self._seen: set[Ballot] = set()
+        self._failures = 0
+        self._promised_at = -math.inf
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether another node may be about to have something decided: it was promised something not long ago."""
+        return asyncio.get_running_loop().time() - self._promised_at < ANSWER_SECONDS_MAX
 
     async def prepare(self, request: PrepareRequest) -> PrepareReply:
         """Promise to accept no lesser ballot on what follows a document.
@@ -74,6 +85,8 @@ class Decider:
                 f"{self._seat().node_id} was told that there are {self.node_count} nodes, not {request.node_count}",
                 "give every node the same count",
             )
+        if request.ballot[1] != self._replica.id:
+            self._promised_at = asyncio.get_running_loop().time()
         is_promised = await self._note(request.epoch, partial(prepare, ballot=request.ballot))
         state = self._replica.placement
         return PrepareReply(
@@ -115,60 +128,85 @@ class Decider:
         Returns:
             What is decided; None if nothing is yet: others are away, or in the way.
         """
+        document = await self._decide(voters, build, asks_all=asks_all)
+        self._failures = 0 if document is not None else self._failures + 1
+        return document
+
+    async def back_off(self) -> None:
+        """Wait for a while, so that one of several proposers gets through, however slow the disks are."""
+        seconds_max = min(BACK_OFF_SECONDS * 2 ** (self._failures - 1), ANSWER_SECONDS_MAX)
+        await asyncio.sleep(self._random.uniform(0.05, seconds_max))
+
+    async def _decide(self, voters: Mapping[str, Channel], build: Build, *, asks_all: bool) -> PlacementDocument | None:
         state = self._replica.placement
         epoch = self._replica.epoch
         ballot = next_ballot({*self._seen, state.promised}, self._replica.id)
         self._seen = {ballot}
-        promises = {
-            reply.seat.replica: reply for reply in await self._ask_promises(voters, epoch, ballot) if reply.is_promised
-        }
-        if asks_all and len(promises) <= len(voters):
+        everyone = {*voters, self._replica.id}
+
+        def is_enough(promised: Collection[str]) -> bool:
+            if asks_all or state.document is None:
+                return everyone <= set(promised)
+            return is_majority(replicas_of(state.document.old), promised)
+
+        request = partial(PrepareRequest, epoch=epoch, ballot=ballot, node_count=self.node_count)
+        promises: dict[str, PrepareReply] = {}
+        for replica, reply in (await self._ask(voters, request, self.prepare, is_enough)).items():
+            promise = cast(PrepareReply, reply)
+            self._seen.add(promise.promised)
+            if promise.is_promised:
+                promises[replica] = promise
+        if not is_enough(promises):
             return None
         proposal = build(promises)
         if proposal is None or proposal.epoch <= epoch:  # Another one was decided since it was thought of.
             return None
-        if not asks_all and not is_decided(state.document, proposal, promises):
-            return None
         document = choose(promises.values(), proposal)
-        request = partial(AcceptRequest, epoch=epoch, ballot=ballot, document=document)
+        accepting = partial(AcceptRequest, epoch=epoch, ballot=ballot, document=document)
+        is_done = partial(is_decided, state.document, document)
         accepted = set()
-        for replica, reply in (await self._ask(voters, request, self.accept)).items():
+        for replica, reply in (await self._ask(voters, accepting, self.accept, is_done)).items():
             answer = cast(AcceptReply, reply)
             self._seen.add(answer.promised)
             if answer.is_accepted:
                 accepted.add(replica)
-        return document if is_decided(state.document, document, accepted) else None
-
-    async def back_off(self) -> None:
-        """Wait for a while, so that one of several proposers gets through."""
-        await asyncio.sleep(self._random.uniform(0.05, 0.5))
-
-    async def _ask_promises(self, voters: Mapping[str, Channel], epoch: int, ballot: Ballot) -> Iterable[PrepareReply]:
-        request = partial(PrepareRequest, epoch=epoch, ballot=ballot, node_count=self.node_count)
-        replies = [cast(PrepareReply, reply) for reply in (await self._ask(voters, request, self.prepare)).values()]
-        self._seen.update(reply.promised for reply in replies)
-        return replies
+        return document if is_done(accepted) else None
 
     async def _ask(
         self,
         voters: Mapping[str, Channel],
         build: Callable[[int], Request],
         answer: Callable[[Any], Coroutine[Any, Any, Reply]],
+        is_enough: Callable[[Collection[str]], bool],
     ) -> dict[str, Reply]:
-        """Return the replies of those who decide, this node among them if it does, by directory."""
+        """Ask those who decide, this node among them if it does, until enough agree or too few can.
+
+        Returns:
+            The replies by directory.
+        """
         waiting = {
-            asyncio.create_task(_answer_or_none(channel.request(build))): replica for replica, channel in voters.items()
+            asyncio.create_task(_answer_or_none(partial(channel.request, build))): replica
+            for replica, channel in voters.items()
         }
         if self._decides():
-            waiting[asyncio.create_task(_answer_or_none(answer(build(0))))] = self._replica.id
-        if waiting:
-            await asyncio.wait(waiting, timeout=ANSWER_SECONDS_MAX)
+            waiting[asyncio.create_task(_answer_or_none(partial(answer, build(0))))] = self._replica.id
         replies: dict[str, Reply] = {}
-        for task, replica in waiting.items():
-            if not task.done():
-                task.cancel()
-            elif (reply := task.result()) is not None:
-                replies[replica] = reply
+        agreed: set[str] = set()
+        end = asyncio.get_running_loop().time() + ANSWER_SECONDS_MAX
+        while waiting and not is_enough(agreed) and is_enough(agreed | set(waiting.values())):
+            seconds = end - asyncio.get_running_loop().time()
+            done, _ = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                break
+            for task in [task for task in waiting if task in done]:
+                replica = waiting.pop(task)
+                reply = task.result()
+                if reply is not None:
+                    replies[replica] = reply
+                    if _is_agreed(reply):
+                        agreed.add(replica)
+        for task in waiting:
+            task.cancel()
         return replies
 
     def _decides(self) -> bool:
@@ -185,10 +223,14 @@ class Decider:
         check_epoch(self._replica.epoch, epoch)
 
 
-async def _answer_or_none(asking: Awaitable[Reply]) -> Reply | None:
+def _is_agreed(reply: Reply) -> bool:
+    return reply.is_promised if isinstance(reply, PrepareReply) else cast(AcceptReply, reply).is_accepted
+
+
+async def _answer_or_none(ask: Callable[[], Awaitable[Reply]]) -> Reply | None:
     """Return the reply; None if it was refused or did not come."""
     try:
-        return await asking
+        return await ask()
     except ServiceError:
         return None
 

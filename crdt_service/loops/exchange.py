@@ -35,6 +35,8 @@ PUSH_RETRY_SECONDS = 0.2
 _VERSION_BITS = 53
 # Refusals by which two nodes find that they know different placements; then they exchange them.
 ELSEWHEN = frozenset({"moved", "unplaced"})
+# Refusals that pass by themselves while a node starts.
+_PASSING = frozenset({"unvouched", "syncing"})
 _log = logging.getLogger(__name__)
 
 
@@ -308,7 +310,7 @@ class Exchange:
                 if error.code in ELSEWHEN:
                     await self._meet(peer.channel)
                 else:
-                    _log.warning("push to %s: %s", peer.channel.node_id, error)
+                    _log.log(level_of(error), "push to %s: %s", peer.channel.node_id, error)
                 if error.code == "behind":
                     peer.repair_now.set()
                 await asyncio.sleep(PUSH_RETRY_SECONDS)
@@ -391,6 +393,11 @@ class _Under:
         if reply.epoch != self._epoch:
             raise ServiceError("moved", f"{self.node_id} has taken up another placement", "exchange placements first")
         return reply.message
+
+
+def level_of(error: ServiceError) -> int:
+    """Return the level at which a peer's refusal is logged."""
+    return logging.INFO if error.code in _PASSING else logging.WARNING
 
 
 def under(channel: Channel, epoch: int) -> Requester:

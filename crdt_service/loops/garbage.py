@@ -16,7 +16,7 @@ from crdt_service.kernel.slot import slot_of
 from crdt_service.loops.commit import Committer
 from crdt_service.loops.exchange import Exchange, under
 from crdt_service.loops.transfer import Transfer
-from crdt_service.replication.garbage import HORIZON_SECONDS, Vacancies, is_stale
+from crdt_service.replication.garbage import HORIZON_SECONDS, MARGIN, Vacancies, is_stale
 from crdt_service.replication.port import Channel, Observer
 from crdt_service.replication.replica import Replica
 from crdt_service.store.store import Store
@@ -99,6 +99,7 @@ class Collector:
         self._vacancies = Vacancies(store, horizon_seconds)
         self._promises: deque[_Promise] = deque(maxlen=PROMISES_MAX)
         self._synced: dict[str, float] = {}
+        replica.synced_at = self._believed(replica.synced_at)
         if not replica.synced_at and not replica.commits.newest and not len(store):
             replica.synced_at = clock.now_seconds()  # A new volume holds nothing from before.
         self._noted_at = replica.synced_at
@@ -162,7 +163,7 @@ class Collector:
         others = self._exchange.ownership.members.keys() - {self._node_id}
         if others and others <= self._synced.keys():
             oldest = min(self._synced[other] for other in others)
-            self._replica.synced_at = max(self._replica.synced_at, oldest)
+            self._replica.synced_at = max(self._believed(self._replica.synced_at), oldest)
 
     async def _round(self) -> None:
         now = self._now()
@@ -173,7 +174,7 @@ class Collector:
         while part := list(islice(keys, SLICE_KEYS)):
             self._vacancies.observe(part, now)
             await asyncio.sleep(0)
-        if self._replica.synced_at >= self._noted_at + self._horizon_seconds / ROUNDS:
+        if abs(self._replica.synced_at - self._noted_at) >= self._horizon_seconds / ROUNDS:
             self._noted_at = self._replica.synced_at
             await self._committer.purge(list, self._replica.agreed)
         owners = self._exchange.ownership.owners
@@ -239,7 +240,17 @@ class Collector:
 
     def _may_vote(self, request: VoteRequest) -> bool:
         is_next = request.agreed == self._replica.agreed and request.number > self._replica.vouched
-        return is_next and self._is_settled()
+        # A number from far ahead would have all later ones tell no time.
+        is_timely = request.number <= max(self._replica.vouched + 1, 1000 * self._latest())
+        return is_next and is_timely and self._is_settled()
+
+    def _believed(self, synced_at: float) -> float:
+        """Return when this node was last synced; 0 for a time to come: its clock was ahead, and has been set since."""
+        return synced_at if synced_at <= self._latest() else 0.0
+
+    def _latest(self) -> float:
+        """Return the latest that it may be, in seconds."""
+        return self._clock.now_seconds() + MARGIN * self._horizon_seconds
 
     def _is_buried(self, tombstone: Tombstone) -> bool:
         known = self._store.tombstones.get(tombstone.key)

@@ -208,7 +208,9 @@ class Placer:
         # Without a seat it counts nowhere, and no member vouches for it.
         if self._fenced or (self.has_seat and not self.voucher.is_known):
             raise ServiceError(
-                "unvouched", f"nobody vouches for the volume of {self._node_id} yet", "ask again a little later"
+                "unvouched",
+                f"no majority of the members has vouched for the volume of {self._node_id} yet",
+                "ask again a little later",
             )
 
     def fence(self, reason: str) -> None:
@@ -434,7 +436,7 @@ class Placer:
             return
         if ids[0] != self._node_id:  # One proposes; the others in case that it is cut off from some.
             await asyncio.sleep(TICK_SECONDS * ids.index(self._node_id))
-            if self.document is not None:
+            if self.document is not None or self._decider.is_asked:
                 return
 
         def build(promises: Mapping[str, PrepareReply]) -> PlacementDocument | None:

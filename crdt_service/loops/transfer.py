@@ -13,7 +13,7 @@ from crdt_service.kernel.ident import new_replica
 from crdt_service.kernel.slot import slot_of
 from crdt_service.loops.anti_entropy import AntiEntropy, Refused
 from crdt_service.loops.commit import Committer
-from crdt_service.loops.exchange import ELSEWHEN, Exchange, Meet, Peer, request_push, send_states, under
+from crdt_service.loops.exchange import ELSEWHEN, Exchange, Meet, Peer, level_of, request_push, send_states, under
 from crdt_service.membership.ownership import ALL, Ownership
 from crdt_service.replication import repair
 from crdt_service.replication.copying import Copies, Source, decode_bits
@@ -239,7 +239,7 @@ class Transfer:
                     await self._meet(peer.channel)
                     await asyncio.sleep(0)
                 else:
-                    _log.warning("repair with %s: %s", peer.channel.node_id, error)
+                    _log.log(level_of(error), "repair with %s: %s", peer.channel.node_id, error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._sync_interval_seconds):
                     await peer.repair_now.wait()

@@ -46,8 +46,12 @@ def choose(replies: Iterable[PrepareReply], own: PlacementDocument) -> Placement
 
 def is_decided(document: PlacementDocument | None, proposed: PlacementDocument, accepted: Collection[str]) -> bool:
     """Tell whether the directories that accepted what follows `document` are a majority of those who decide."""
-    voters = replicas_of(proposed.old if document is None else document.old)
-    return 2 * len(voters.intersection(accepted)) > len(voters)
+    return is_majority(replicas_of(proposed.old if document is None else document.old), accepted)
+
+
+def is_majority(voters: frozenset[str], agreed: Collection[str]) -> bool:
+    """Tell whether those who agreed include more than half of those who decide."""
+    return 2 * len(voters.intersection(agreed)) > len(voters)
 
 
 def _names(document: PlacementDocument, replica: str, node_id: str) -> bool:

@@ -92,13 +92,30 @@ CATALOGUE = (
     Metric(
         "jarvis_crdt_conflicts_total",
         Kind.COUNTER,
-        "Concurrent writes that joined others of the same register or workflow.",
+        "Concurrent writes that joined others of a register or workflow, and types that joined others of a key.",
         _NODE,
         (Label("type", bound="data types with conflicts"), Label("strategy", bound="conflict strategies")),
     ),
     Metric("jarvis_antientropy_bytes_total", Kind.COUNTER, "Bytes moved by digest exchanges.", _NODE),
     Metric("jarvis_deltas_refused_total", Kind.COUNTER, "Deltas from peers that broke a rule.", _NODE),
-    Metric("jarvis_clock_refused_total", Kind.COUNTER, "Deltas from peers with stamps too far in the future.", _NODE),
+    Metric(
+        "jarvis_clock_refused_total",
+        Kind.COUNTER,
+        "Deltas from peers with stamps that no clock can have made, such as of the year 5000.",
+        _NODE,
+    ),
+    Metric(
+        "jarvis_clock_offset_seconds",
+        Kind.GAUGE,
+        "How far this process's clock is ahead of that of the node from which it differs most; negative: behind.",
+        _BOTH,
+    ),
+    Metric(
+        "jarvis_clock_lead_seconds",
+        Kind.GAUGE,
+        "How far the newest stamp that this node knows is ahead of its clock, 0 if it is not: a clock is or was wrong.",
+        _NODE,
+    ),
     Metric(
         "jarvis_members",
         Kind.GAUGE,
@@ -133,6 +150,28 @@ CATALOGUE = (
         Kind.GAUGE,
         "Data directories whose loss an operator has accepted and not confirmed yet.",
         _NODE,
+    ),
+    Metric(
+        "jarvis_peer_refusals_total",
+        Kind.COUNTER,
+        "Connections to the port of peers that were refused: `other_cluster` is of another one, `silent` proved "
+        "nothing in time, `crowded_out` made room for others that have proved nothing yet.",
+        _NODE,
+        (
+            Label(
+                "reason",
+                (
+                    "other_cluster",
+                    "authentication_failed",
+                    "certificate_refused",
+                    "malformed",
+                    "invalid_config",
+                    "silent",
+                    "crowded_out",
+                    "full",
+                ),
+            ),
+        ),
     ),
     Metric("jarvis_fenced_total", Kind.COUNTER, "Times that this node's volume was not what others knew.", _NODE),
     Metric("jarvis_handoff_slots", Kind.GAUGE, "Slots held and not owned, to be handed over.", _NODE),
@@ -191,6 +230,14 @@ CATALOGUE = (
         ),
     ),
     Metric("jarvis_feeds", Kind.GAUGE, "Change feeds that are open.", _BACKEND),
+    Metric(
+        "jarvis_refused_total",
+        Kind.COUNTER,
+        "Times that a caller got nothing of what all callers share, because its share or all of it was taken; of "
+        "`connections`, and of `unsent` bytes, connections that were cut for others.",
+        _BACKEND,
+        (Label("room", ("answers", "bodies", "connections", "feeds", "heads", "pages", "requests", "unsent")),),
+    ),
     Metric(
         "jarvis_plugins",
         Kind.GAUGE,

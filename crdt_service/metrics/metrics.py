@@ -42,6 +42,10 @@ class Metrics:
         """Set how many members are in each state."""
         self._count("jarvis_members", states)
 
+    def set_clock(self, offset_seconds: float) -> None:
+        """Set how far this process's clock is ahead of that of the node from which it differs most."""
+        self._registry.gauge("jarvis_clock_offset_seconds").set(offset_seconds)
+
     def set_plugins(self, states: Sequence[str]) -> None:
         """Set how many configured plugins are in each state: `active`, `failing` or `disabled`."""
         self._count("jarvis_plugins", states)
@@ -74,7 +78,7 @@ class NodeMetrics(Metrics):
         self._sync = registry.histogram("jarvis_crdt_sync_latency_seconds")
         self._repair = registry.counter("jarvis_antientropy_bytes_total")
         self._refused = registry.counter("jarvis_deltas_refused_total")
-        self._absurd = registry.counter("jarvis_clock_refused_total")
+        self._impossible = registry.counter("jarvis_clock_refused_total")
         self._purged = registry.counter("jarvis_purged_keys_total")
         self._log = registry.gauge("jarvis_storage_bytes", "log")
         for operation in ("append", "recover", "checkpoint"):
@@ -92,9 +96,9 @@ class NodeMetrics(Metrics):
         """Deltas from a peer were refused."""
         self._refused.inc(count)
 
-    def on_absurd_stamps(self, count: int) -> None:
-        """Deltas from a peer had stamps too far in the future."""
-        self._absurd.inc(count)
+    def on_impossible_stamps(self, count: int) -> None:
+        """Deltas from a peer had stamps that no clock can have made."""
+        self._impossible.inc(count)
 
     def on_conflict(self, type_name: str, strategy: str, count: int) -> None:
         """So many siblings joined others of this type, and this strategy decides between them."""
@@ -116,6 +120,10 @@ class NodeMetrics(Metrics):
         """The log has this size."""
         self._log.set(log_bytes)
 
+    def set_lead(self, seconds: float) -> None:
+        """Set how far the newest stamp is ahead of this node's clock."""
+        self._registry.gauge("jarvis_clock_lead_seconds").set(seconds)
+
     def set_links(self, states: Sequence[str]) -> None:
         """Set how many links are in each state."""
         self._count("jarvis_links", states)
@@ -128,6 +136,10 @@ class NodeMetrics(Metrics):
     def on_fenced(self, times: int) -> None:
         """This node's volume was so many times not what others knew it for."""
         self._registry.counter("jarvis_fenced_total").inc(times)
+
+    def on_peer_refused(self, reason: str) -> None:
+        """A connection to the port of peers was refused."""
+        self._registry.counter("jarvis_peer_refusals_total", reason).inc()
 
     def set_decision(self, epoch: int, uncopied_slots: int, lost_seats: int) -> None:
         """Set which placement holds, how many slots next owners have to copy, and how many losses were accepted."""
@@ -174,6 +186,10 @@ class BackendMetrics(Metrics):
             series = self._requests[route, status] = _Series(self._registry, route, status)
         series.count.inc()
         series.seconds.observe(seconds)
+
+    def on_no_room(self, room: str) -> None:
+        """A caller got nothing of what all share."""
+        self._registry.counter("jarvis_refused_total", room).inc()
 
     def on_query(self, operation: str, seconds: float, error: str) -> bool:
         """A node was asked; `error` is the code of what went wrong, or "". Return whether the engine failed."""

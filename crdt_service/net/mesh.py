@@ -7,9 +7,11 @@ import random
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 
+from crdt_service.kernel.clock import HybridClock
 from crdt_service.kernel.error import ServiceError
 from crdt_service.membership.link import Endpoint, Link, Links
 from crdt_service.net.channel import Channel, Observe
+from crdt_service.net.cluster import ClusterIdentity
 from crdt_service.net.credentials import Credentials
 from crdt_service.net.dial import open_channel
 from crdt_service.net.handshake import Identity
@@ -36,16 +38,19 @@ class Mesh:
         on_open: Uses a channel from when it may be used; it is cancelled when the channel falls silent or closes, and
             called again when the other end is heard again.
         observe: Hears of each request on any channel, as `Channel` says.
+        clock: Learns what the clocks of those at the other ends say.
+        accepts_before: Tells whether nodes of the release before may still be connected to.
 
     Attributes:
         channels: Channels that may be used, by node id.
         linked: The same with those that are silent.
+        hosts: Where nodes are, as far as discovery or gossip told.
     """
 
     def __init__(
         self,
         identity: Identity,
-        secret: bytes,
+        cluster: ClusterIdentity,
         *,
         resolve: Resolve,
         learn: Learn,
@@ -53,11 +58,14 @@ class Mesh:
         randomness: random.Random,
         credentials: Credentials | None = None,
         observe: Observe | None = None,
+        clock: HybridClock | None = None,
+        accepts_before: Callable[[], bool] = lambda: True,
     ) -> None:
         self.channels: dict[str, Channel] = {}
         self.linked: dict[str, Channel] = {}
+        self.hosts: frozenset[str] = frozenset()
         self._identity = identity
-        self._secret = secret
+        self._cluster = cluster
         self._resolve = resolve
         self._learn = learn
         self._on_open = on_open
@@ -66,6 +74,8 @@ class Mesh:
         self._random = randomness
         self._credentials = credentials
         self._observe = observe
+        self._clock = clock
+        self._accepts_before = accepts_before
         self._view = Links()
         self._links: dict[Endpoint, asyncio.Task[None]] = {}
 
@@ -105,6 +115,7 @@ class Mesh:
             self._links.pop(endpoint).cancel()
         for endpoint in new:
             self._links[endpoint] = asyncio.create_task(self._link(endpoint))
+        self.hosts = frozenset(host for host, _ in self._links)
 
     async def _link(self, endpoint: Endpoint) -> None:
         backoff_seconds = BACKOFF_SECONDS_MIN
@@ -112,7 +123,13 @@ class Mesh:
             try:
                 async with asyncio.timeout(DIAL_SECONDS_MAX):
                     other, channel = await open_channel(
-                        *endpoint, self._secret, self._identity, self._credentials, observe=self._observe
+                        *endpoint,
+                        self._cluster,
+                        self._identity,
+                        self._credentials,
+                        observe=self._observe,
+                        clock=self._clock,
+                        may_fall_back=self._accepts_before,
                     )
             except ServiceError as error:
                 if self._view.update(endpoint, "refused"):

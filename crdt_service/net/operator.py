@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from crdt_service.kernel.error import UnreachableError
 from crdt_service.net.channel import Channel
-from crdt_service.net.credentials import Credentials
+from crdt_service.net.cluster import ClusterIdentity
+from crdt_service.net.credentials import OPERATOR_NAME, Credentials
 from crdt_service.net.dial import open_channel
 from crdt_service.net.handshake import NODE, Identity
 
-OPERATOR_NAME = "operator"
 _DIAL_SECONDS_MAX = 5.0
 
 
@@ -19,7 +19,7 @@ _DIAL_SECONDS_MAX = 5.0
 class Operator:
     """Who holds the cluster's secret, and a certificate for its name where the nodes ask for one."""
 
-    secret: bytes
+    cluster: ClusterIdentity
     credentials: Credentials | None = None
     name: str = OPERATOR_NAME
 
@@ -34,7 +34,7 @@ class Operator:
         identity = Identity(NODE, self.name, "")
         try:
             async with asyncio.timeout(_DIAL_SECONDS_MAX):
-                other, channel = await open_channel(*address, self.secret, identity, self.credentials)
+                other, channel = await open_channel(*address, self.cluster, identity, self.credentials)
         except (OSError, EOFError) as error:
             raise UnreachableError(f"{address[0]}:{address[1]}") from error
         try:

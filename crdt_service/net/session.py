@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from crdt_service.kernel.clock import boot_milliseconds
+from crdt_service.kernel.clock import HybridClock, boot_milliseconds
 from crdt_service.kernel.error import ServiceError
 from crdt_service.net.channel import IN_FLIGHT_MAX as REQUESTS_MAX
 from crdt_service.net.handshake import Identity
@@ -59,6 +59,7 @@ class Session:
 
     While too many are unanswered, or the other end does not read its replies, no more are read. Answers under way are
     in `answers`, and finish even if the connection does not: what they do to the store counts although nobody hears.
+    With a `clock` pulses are answered with the time.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class Session:
         recorder: Recorder | None = None,
         *,
         list_unreachable: ListUnreachable = list,
+        clock: HybridClock | None = None,
     ) -> None:
         self._recorder = recorder
+        self._clock = clock
         self._list_unreachable = list_unreachable
         self._answers = answers
         self._in_flight = 0
@@ -93,9 +96,13 @@ class Session:
         if isinstance(request, TracedRequest):
             self._receive_traced(request)
         elif isinstance(request, PulseRequest):
-            self._wire.send(encode_message(PulseReply(request.id, boot_milliseconds(), self._list_unreachable())))
+            self._wire.send(encode_message(self._answer_pulse(request)))
         else:
             self._answer(request, None)
+
+    def _answer_pulse(self, request: PulseRequest) -> PulseReply:
+        wall_ms, stamp = (0, 0) if self._clock is None else (self._clock.now_milliseconds(), self._clock.newest)
+        return PulseReply(request.id, boot_milliseconds(), self._list_unreachable(), max(0, wall_ms), stamp)
 
     def _receive_traced(self, traced: TracedRequest) -> None:
         request = decode_request(traced.request)

@@ -1,12 +1,14 @@
 """Pages of what a node holds, and how those of several nodes become one page."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from crdt_service.resolution.explanation import explain_listed
 from crdt_service.resolution.sibling import Place
 from crdt_service.store.store import Address, Store
 from crdt_service.wire.message import (
+    LISTED_KEYS_MAX,
     Conflict,
     ConflictsReply,
     ConflictsRequest,
@@ -45,7 +47,8 @@ class Merged(NamedTuple):
     """A key of a listing made of several nodes' answers.
 
     Attributes:
-        listed: As `node_id` lists it.
+        listed: As `node_id` lists it, with the type that readers see.
+        other_types: Further types that it holds.
         node_id: The node that answers for it.
         others: Owners of it that answered, too, and hold something else or nothing of it.
     """
@@ -53,6 +56,7 @@ class Merged(NamedTuple):
     listed: ListedKey
     node_id: str
     others: list[str]
+    other_types: tuple[str, ...] = ()
 
 
 def answer_conflicts(store: Store, request: ConflictsRequest) -> ConflictsReply:
@@ -70,19 +74,24 @@ def answer_conflicts(store: Store, request: ConflictsRequest) -> ConflictsReply:
 
 
 def answer_list(store: Store, request: ListRequest) -> ListReply:
-    """Return the keys beyond the cursor that are not missing; all slots of the store's index are to be built before."""
+    """Return the keys beyond the cursor that are not missing; all slots of the store's index are to be built before.
+
+    A key that holds several types comes once for each, the type that readers see last: backends of the release before,
+    which do not know of the others, take that one.
+    """
     keys: list[ListedKey] = []
-    vacant = 0
+    vacant = count = 0
     last = request.after
     for key in store.index.walk(request.prefix, request.after):
-        if len(keys) == request.limit or vacant == VACANT_KEYS_MAX:
+        types = store.types(key)
+        if count == request.limit or vacant == VACANT_KEYS_MAX or len(keys) + len(types) > LISTED_KEYS_MAX:
             return ListReply(request.id, keys, last)
         last = key
-        datatype = store.find(key)
-        if datatype is None:
-            vacant += 1
+        if types:
+            count += 1
+            keys += [ListedKey(key, datatype.name, store.etag(key)) for datatype in reversed(types)]
         else:
-            keys.append(ListedKey(key, datatype.name, store.etag(key)))
+            vacant += 1
     return ListReply(request.id, keys, None)
 
 
@@ -129,7 +138,16 @@ def merge_keys(
             if owner in digests and digests[owner].get(listed.key) != listed.digest
         ]
 
-    return [Merged(listed, node_id, contradict(listed)) for node_id, listed in chosen], following
+    further: dict[tuple[str, str], list[str]] = {}
+    for node_id, reply in replies.items():
+        for listed, after in pairwise(reply.keys):
+            if listed.key == after.key:
+                further.setdefault((node_id, listed.key), []).insert(0, listed.type_name)
+    merged = [
+        Merged(listed, node_id, contradict(listed), tuple(further.get((node_id, listed.key), ())))
+        for node_id, listed in chosen
+    ]
+    return merged, following
 
 
 def merge_pages(

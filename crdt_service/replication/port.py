@@ -94,8 +94,8 @@ class Observer(Protocol):
     def on_refused(self, count: int) -> None:
         """Deltas from a peer were refused."""
 
-    def on_absurd_stamps(self, count: int) -> None:
-        """Deltas from a peer had stamps too far in the future."""
+    def on_impossible_stamps(self, count: int) -> None:
+        """Deltas from a peer had stamps that no clock can have made."""
 
     def on_conflict(self, type_name: str, strategy: str, count: int) -> None:
         """So many siblings joined others of this type, and this strategy decides between them."""

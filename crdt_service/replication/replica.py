@@ -117,7 +117,8 @@ class Replica:
             self.origin, self.floor = step.origin, 0
         self.floor = max(self.floor, step.floor)
         self.agreed = max(self.agreed, step.agreed)
-        self.synced_at = max(self.synced_at, step.synced_at)
+        if step.synced_at:  # The latest word, not the greatest: a clock that was ahead may have been set since.
+            self.synced_at = step.synced_at
 
     def note(self, progress: dict[str, int]) -> None:
         """Take in progress, which never goes back."""

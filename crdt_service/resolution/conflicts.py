@@ -9,9 +9,13 @@ from typing import Any, NamedTuple
 
 from crdt_service.datatypes.dotted import State
 from crdt_service.datatypes.map import Map
+from crdt_service.datatypes.registry import get_type
 from crdt_service.kernel.dot import Dot
 from crdt_service.resolution.policy import Policy
-from crdt_service.resolution.sibling import HOLDERS, TYPE_NAMES, Place, find_place, read_conflict
+from crdt_service.resolution.sibling import HOLDERS, TYPE_NAMES, TYPES_TAG, Place, find_place, read_conflict
+
+# What decides which of several types of a key is shown: the first in the order of types, on every node.
+TYPE_ORDER = "type_order"
 
 
 class Arisen(NamedTuple):
@@ -40,10 +44,12 @@ class Conflicts:
 
     Attributes:
         policy: What decides.
+        types: Of each key that holds several types the tags of those that are there to be read, the shown one first.
     """
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self.types: dict[str, tuple[int, ...]] = {}
         self._held: dict[tuple[str, int], dict[Place, _Found]] = {}
         # Only a map has more than one place: which of them a dot is in.
         self._places: dict[tuple[str, int], dict[Dot, Place]] = {}
@@ -65,6 +71,23 @@ class Conflicts:
         else:
             touched.update(dict.fromkeys(self._held.get(address, ())))
         return [arisen for place in touched if place is not None for arisen in self._judge(place, state)]
+
+    def update_types(self, key: str, tags: tuple[int, ...]) -> list[Arisen]:
+        """Take in the types of which a key holds something to be read, in their order; return the conflicts made."""
+        before = self.types.get(key, ())
+        if tags == before or (len(tags) < 2 and not before):
+            return []
+        place = Place(key, (), TYPES_TAG)
+        if len(tags) < 2:
+            del self.types[key]
+            del self._order[bisect_left(self._order, place)]
+            return []
+        self.types[key] = tags
+        if not before:
+            insort(self._order, place)
+        # Of the first types of a key, one was there to be joined.
+        joined = sum(tag not in before for tag in tags) - (not before)
+        return [Arisen(get_type(tags[0]).name, TYPE_ORDER, joined)] if joined else []
 
     def forget(self, address: tuple[str, int]) -> None:
         """Take in that the state is gone from this node."""

@@ -6,8 +6,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from crdt_service.datatypes.mv_register import Sibling
-from crdt_service.resolution.conflicts import Conflicts
-from crdt_service.resolution.sibling import TYPE_NAMES, Place, find_node, format_time, read_conflict
+from crdt_service.datatypes.registry import get_type
+from crdt_service.resolution.conflicts import TYPE_ORDER, Conflicts
+from crdt_service.resolution.sibling import TYPE_NAMES, TYPES_TAG, Place, find_node, format_time, read_conflict
 
 # Of one key; the number of all stands beside them.
 PLACES_MAX = 100
@@ -56,6 +57,8 @@ class Resolution(msgspec.Struct):
         sibling_count: How many siblings there are.
         siblings: The first hundred, by time, replica and bytes.
         value: What readers see; left out where it is too large for the answer.
+        other_types: Where the key holds several types, those beside `type`, which readers see; there are no siblings
+            and no value then.
     """
 
     field: list[str]
@@ -67,6 +70,7 @@ class Resolution(msgspec.Struct):
     sibling_count: int
     siblings: list[SiblingView]
     value: msgspec.Raw | UnsetType = UNSET
+    other_types: list[str] | UnsetType = UNSET
 
 
 class ConflictSummary(msgspec.Struct):
@@ -76,11 +80,26 @@ class ConflictSummary(msgspec.Struct):
         places: How many places hold siblings; more than one only in a map.
         strategies: Those that decide.
         resolutions: The first hundred, where they are asked for.
+        other_types: The types beside the one that the answer shows, of which the key holds something, too; left out
+            where there are none.
     """
 
     places: int
     strategies: list[str]
     resolutions: list[Resolution] | UnsetType = UNSET
+    other_types: list[str] | UnsetType = UNSET
+
+
+class _Others(msgspec.Struct):
+    other_types: list[str] = []
+
+
+class _Types(_Others):
+    type: str = ""
+
+
+_types = msgspec.json.Decoder(_Types)
+_others = msgspec.json.Decoder(_Others)
 
 
 class _Budget:
@@ -99,11 +118,26 @@ class _Budget:
 
 
 def summarize(conflicts: Conflicts, address: tuple[str, int]) -> bytes:
-    """Return how many places of a state hold siblings and which strategies decide, as JSON; empty without conflict."""
+    """Return how many places of a state hold siblings and which strategies decide, as JSON; empty without conflict.
+
+    With it come the other types that the key holds.
+    """
     strategies = conflicts.find(address)
-    if not strategies:
+    others = _list_others(conflicts, address)
+    if not strategies and others is UNSET:
         return b""
-    return msgspec.json.encode(ConflictSummary(len(strategies), sorted(set(strategies.values()))))
+    return msgspec.json.encode(ConflictSummary(len(strategies), sorted(set(strategies.values())), other_types=others))
+
+
+def read_other_types(conflict: bytes) -> tuple[str, ...]:
+    """Return the other types in what `summarize` or `explain_state` returned."""
+    return tuple(_others.decode(conflict).other_types) if conflict else ()
+
+
+def read_types(resolution: bytes) -> list[str]:
+    """Return the types of a key that holds several, the shown one first, from what `explain_listed` says of it."""
+    types = _types.decode(resolution)
+    return [types.type, *types.other_types]
 
 
 def explain_state(conflicts: Conflicts, address: tuple[str, int], state: Any) -> bytes:
@@ -112,14 +146,42 @@ def explain_state(conflicts: Conflicts, address: tuple[str, int], state: Any) ->
     budget = _Budget(EXPLAINED_BYTES_MAX, EXPLAINED_BYTES_MAX)
     shown = sorted(strategies)[:PLACES_MAX]
     resolutions = [_resolve(conflicts, place, _read(state, place), budget) for place in shown]
-    return msgspec.json.encode(ConflictSummary(len(strategies), sorted(set(strategies.values())), resolutions))
+    others = _list_others(conflicts, address)
+    if others is not UNSET:
+        resolutions.append(_resolve_types(conflicts, address[0]))
+    return msgspec.json.encode(ConflictSummary(len(strategies), sorted(set(strategies.values())), resolutions, others))
 
 
 def explain_listed(conflicts: Conflicts, place: Place, state: Any) -> tuple[int, bytes]:
-    """Return (newest stamp, resolution as JSON) of one place for a listing, values of up to 1 KiB included."""
+    """Return (newest stamp, resolution as JSON) of one place for a listing, values of up to 1 KiB included.
+
+    Where a key holds several types their number is in the place of the stamp: who knows more of them knows more.
+    """
+    if place.tag == TYPES_TAG:
+        return len(conflicts.types[place.key]), msgspec.json.encode(_resolve_types(conflicts, place.key))
     siblings = _read(state, place)
     budget = _Budget(LISTED_BYTES_MAX, LISTED_BYTES_MAX * SIBLINGS_MAX)
     return siblings[-1].stamp, msgspec.json.encode(_resolve(conflicts, place, siblings, budget))
+
+
+def _list_others(conflicts: Conflicts, address: tuple[str, int]) -> list[str] | UnsetType:
+    names = [get_type(tag).name for tag in conflicts.types.get(address[0], ()) if tag != address[1]]
+    return names or UNSET
+
+
+def _resolve_types(conflicts: Conflicts, key: str) -> Resolution:
+    shown, *others = (get_type(tag).name for tag in conflicts.types[key])
+    return Resolution(
+        field=[],
+        type=shown,
+        rule="types",
+        strategy=TYPE_ORDER,
+        because=f"{shown} comes before {' and '.join(others)} in the order of types",
+        undecided=[],
+        sibling_count=0,
+        siblings=[],
+        other_types=others,
+    )
 
 
 def _read(state: Any, place: Place) -> list[Sibling]:

@@ -1,7 +1,7 @@
 """Where concurrent writes stand beside each other, and how to read them there.
 
 A place is a register or workflow: a key by itself, or a field of a map. Its siblings are the writes that none other has
-seen; two or more of them are a conflict.
+seen; two or more of them are a conflict. A key that was created concurrently with several types is a place, too.
 """
 
 from collections.abc import Mapping
@@ -21,6 +21,8 @@ from crdt_service.kernel.dot import Dot
 TYPE_NAMES: Mapping[int, str] = {kind.tag: kind.name for kind in (LwwRegister, MvRegister, Workflow)}
 # Types of keys that can hold siblings; a register whose latest write wins keeps some only as a field of a map.
 HOLDERS = frozenset({MvRegister.tag, Map.tag, Workflow.tag})
+# Of the place that is a key itself where it holds several types; no type of states has it.
+TYPES_TAG = 127
 # What siblings need beside a definition.
 _WORKFLOW_ENTRIES_MIN = 3
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,7 +34,7 @@ class Place(NamedTuple):
     Attributes:
         key: The key.
         path: The map's path parts that lead there, each a field behind its type's tag; empty for the key itself.
-        tag: Tag of the type that holds the siblings.
+        tag: Tag of the type that holds the siblings; `TYPES_TAG` where the key holds several types.
     """
 
     key: str

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from crdt_service.datatypes.contract import Datatype, Origin
 from crdt_service.datatypes.receipts import encode_receipt
 from crdt_service.datatypes.registry import DATATYPES, RECEIPTS, find_type, get_type
-from crdt_service.kernel.clock import HybridClock
+from crdt_service.kernel.clock import HybridClock, is_impossible
 from crdt_service.kernel.error import MalformedError, OperationError, ServiceError
 from crdt_service.kernel.ident import check_key
 from crdt_service.kernel.slot import name_of
@@ -46,22 +46,28 @@ class Batch:
     Attributes:
         pending: Address to the joined deltas.
         written: Addresses that local operations touched, whose deltas go to the peers.
-        absurd_stamps: Deltas refused because their stamps lie too far in the future.
+        impossible_stamps: Deltas refused because no clock can have made their stamps.
     """
 
-    def __init__(self, store: Store, clock: HybridClock, origin: str, floor: int = 0) -> None:
+    def __init__(
+        self, store: Store, clock: HybridClock, origin: str, floor: int = 0, *, may_note_presence: bool = True
+    ) -> None:
         self.pending: dict[Address, Any] = {}
         self.written: set[Address] = set()
-        self.absurd_stamps = 0
-        self._keys: set[str] = set()  # Of the pending addresses.
+        self.impossible_stamps = 0
+        self._tags: dict[str, tuple[int, ...]] = {}  # Of the pending addresses, by key.
         self._store = store
-        self._clock = clock
-        self._origin = Origin(origin, clock.tick, floor)
+        self._origin = Origin(origin, clock.tick, floor, clock.latest_milliseconds, may_note_presence=may_note_presence)
         # What came in as one delta goes to the log as it came, without being encoded again.
         self._single: dict[Address, Delta] = {}
 
-    def perform(self, item: WriteItem) -> Written:
+    def perform(self, item: WriteItem, *, is_named: bool = False) -> Written:
         """Add a write, unless a receipt shows that it was applied before.
+
+        Args:
+            item: The write.
+            is_named: Whether it is to a type that the key holds, though readers see another one; a deletion then
+                empties the key of that type alone.
 
         Raises:
             ServiceError: It was refused and adds nothing; ``idempotency_mismatch`` if another write was applied under
@@ -69,7 +75,7 @@ class Batch:
         """
         key, token = item.key, item.token
         if token is None and item.if_match is None and not item.is_delete:
-            self.write(key, item.type_name, item.op)
+            self.write(key, item.type_name, item.op, is_named=is_named)
             return Written(item.type_name)
         if token is not None and (applied := find_applied(key, token, (self.pending, self._store))) is not None:
             return Written(applied.name, is_replay=True)
@@ -80,9 +86,9 @@ class Batch:
                 "read it, and write again with its present ETag",
             )
         if item.is_delete:
-            datatype = self.delete(key)
+            datatype = self.delete(key, item.type_name if is_named else "")
         else:
-            self.write(key, item.type_name, item.op)
+            self.write(key, item.type_name, item.op, is_named=is_named)
             datatype = find_type(item.type_name)
         if datatype is None:
             return Written("")
@@ -94,7 +100,7 @@ class Batch:
 
     def etag(self, key: str) -> bytes:
         """Return what `Store.etag` will return of `key` once this is installed."""
-        if key not in self._keys:
+        if key not in self._tags:
             return self._store.etag(key)
         total, is_missing = 0, True
         for datatype in DATATYPES:
@@ -105,13 +111,15 @@ class Batch:
                 is_missing = is_missing and datatype.is_vacant(state)
         return b"" if is_missing else encode_digest(total)
 
-    def delete(self, key: str) -> Datatype[Any] | None:
-        """Empty a key of every type that it has; return the first, None if there was nothing.
+    def delete(self, key: str, type_name: str = "") -> Datatype[Any] | None:
+        """Empty a key of every type that it has, or of one; return the first, None if there was nothing.
 
         Raises:
-            OperationError: One of them cannot be emptied, and so none was.
+            OperationError: One of them cannot be emptied, and so none was; or there is no such type.
         """
         types = self._types(check_key(key))
+        if type_name:
+            types = [datatype for datatype in types if datatype is find_type(type_name)]
         for datatype in types:
             if not datatype.can_clear:
                 raise OperationError(
@@ -124,8 +132,8 @@ class Batch:
             self._apply(datatype, address, _CLEAR, self._store.get(address))
         return types[0] if types else None
 
-    def write(self, key: str, type_name: str, op: bytes) -> None:
-        """Add a JSON operation.
+    def write(self, key: str, type_name: str, op: bytes, *, is_named: bool = False) -> None:
+        """Add a JSON operation; with `is_named` also to a type of the key that readers do not see.
 
         Raises:
             OperationError: It is malformed, exceeds a limit, or the key has another type.
@@ -133,8 +141,7 @@ class Batch:
         datatype = find_type(type_name)
         address = Address(check_key(key), datatype.tag)
         state = self._store.get(address)
-        if (state is None or datatype.is_vacant(state)) and address not in self.pending:
-            self._check_type(key, datatype)
+        self._check_type(address, state, is_named=is_named)
         self._apply(datatype, address, op, state)
 
     def restore(self, delta: Delta) -> None:
@@ -150,7 +157,7 @@ class Batch:
         """Add a peer's delta.
 
         Raises:
-            MalformedError: Its bytes are refused, or its stamp lies too far in the future; a repair brings it later.
+            MalformedError: Its bytes are refused, or its stamp is impossible.
         """
         datatype = get_type(delta.tag, delta.version)
         try:
@@ -158,9 +165,9 @@ class Batch:
         except OperationError as error:
             raise MalformedError(error.message) from error
         state = datatype.decode(delta.state)
-        if self._clock.is_absurd(datatype.newest_stamp(state)):
-            self.absurd_stamps += 1
-            raise MalformedError(f"a stamp of {delta.key!r} lies too far in the future")
+        if is_impossible(datatype.newest_stamp(state)):
+            self.impossible_stamps += 1
+            raise MalformedError(f"a stamp of {delta.key!r} is none that a clock can have made")
         self._join(address, state, delta)
 
     def encode(self) -> tuple[list[Delta], list[Delta]]:
@@ -182,7 +189,7 @@ class Batch:
         delta = datatype.apply(state, pending, op, self._origin)
         self.pending[address] = datatype.join(pending, delta)
         self.written.add(address)
-        self._keys.add(address.key)
+        self._note(address)
         self._single.pop(address, None)
 
     def _copy(self, address: Address) -> Any:
@@ -195,8 +202,8 @@ class Batch:
         return datatype.join(state, pending)
 
     def _types(self, key: str) -> list[Datatype[Any]]:
-        """Return the types of which `key` will hold something to be read."""
-        if key not in self._keys:
+        """Return the types of which `key` will hold something to be read, the one that readers see first."""
+        if key not in self._tags:
             return self._store.types(key)
         states = [(datatype, self._copy(Address(key, datatype.tag))) for datatype in DATATYPES]
         return [datatype for datatype, state in states if state is not None and not datatype.is_vacant(state)]
@@ -204,21 +211,41 @@ class Batch:
     def _join(self, address: Address, state: Any, delta: Delta) -> None:
         pending = self.pending.get(address)
         if pending is None:
-            self._keys.add(address.key)
+            self._note(address)
             self.pending[address] = state
             self._single[address] = delta
         else:
             self.pending[address] = get_type(address.tag).join(pending, state)
             self._single.pop(address, None)
 
-    def _check_type(self, key: str, datatype: Datatype[Any]) -> None:
-        other = self._store.find(key)
-        if other is None and key in self._keys:
-            other = next((known for known in DATATYPES if Address(key, known.tag) in self.pending), None)
-        if other is not None:
-            raise OperationError(
-                f"the key is a {other.name}, not a {datatype.name}", "use its type or another key", "type_conflict"
-            )
+    def _note(self, address: Address) -> None:
+        tags = self._tags.get(address.key, ())
+        if address.tag not in tags and address.tag != RECEIPTS.tag:
+            self._tags[address.key] = (*tags, address.tag)
+
+    def _check_type(self, address: Address, state: Any, *, is_named: bool) -> None:
+        """Refuse a write to a type, of which the store holds `state`, where readers see another one.
+
+        One that is named is refused only if nothing of its type is there: then it would begin a conflict.
+
+        Raises:
+            OperationError: The code is ``type_conflict``.
+        """
+        key, datatype = address.key, get_type(address.tag)
+        tags = self._tags.get(key, ())
+        is_there = address in self.pending or (state is not None and not datatype.is_vacant(state))
+        if is_there and key not in self._store.conflicts.types and tags in {(), (address.tag,)}:
+            return  # Most often: it holds nothing else, and gets nothing else.
+        types = self._types(key)
+        if not types or datatype is types[0] or (is_named and datatype in types):
+            return
+        raise OperationError(
+            f"the key is a {types[0].name}, not a {datatype.name}",
+            f"it holds that, too: name it with ?type={datatype.name}"
+            if datatype in types
+            else "use its type or another key",
+            "type_conflict",
+        )
 
     def _encode(self, address: Address) -> Delta:
         single = self._single.get(address)

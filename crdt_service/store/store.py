@@ -16,7 +16,7 @@ import msgspec
 from crdt_service.datatypes.contract import Datatype
 from crdt_service.datatypes.part import PART_ITEMS_MAX
 from crdt_service.datatypes.registry import DATATYPES, RECEIPTS, find_type, get_type
-from crdt_service.kernel.clock import HybridClock
+from crdt_service.kernel.clock import HybridClock, is_impossible
 from crdt_service.kernel.error import MalformedError, OperationError
 from crdt_service.kernel.ident import check_key
 from crdt_service.kernel.slot import SLOTS, name_of, slot_of, slot_of_name
@@ -52,7 +52,7 @@ class Reading:
     """A key's type and its value as JSON bytes.
 
     Attributes:
-        conflict: JSON on its conflicts, empty without any.
+        conflict: JSON on its conflicts, other types of the key included; empty without any.
         digest: As `Store.etag` returns it.
     """
 
@@ -90,7 +90,7 @@ class Store:
         index: The keys in order; the slots of it that were built hold all of theirs.
         changes: What changed last.
         tombstones: What was purged; of a key that has one nothing else is held.
-        dropped_count: How many times a slot was dropped.
+        drops: By slot, how many times it was dropped.
     """
 
     def __init__(self, clock: HybridClock, policy: Policy = SHOW_ALL) -> None:
@@ -102,7 +102,7 @@ class Store:
         self.index = KeyIndex()
         self.changes = Changes()
         self.tombstones = Tombstones()
-        self.dropped_count = 0
+        self.drops = [0] * SLOTS
         self._clock = clock
         self._count = 0
         self._stale: deque[str] = deque()
@@ -144,33 +144,45 @@ class Store:
         return state
 
     def find(self, key: str) -> Datatype[Any] | None:
-        """Return the type of `key`, None if it is vacant.
+        """Return the type that readers of `key` see, None if it is vacant.
 
-        Of two created concurrently, it is the one first in the registry, on every replica.
+        Of several created concurrently, it is the one first in the registry, on every replica.
         """
         entry = self._find_shown(key)
         return None if entry is None else get_type(entry.tag)
 
     def types(self, key: str) -> list[Datatype[Any]]:
-        """Return the types of which `key` holds something to be read."""
-        found = [(get_type(entry.tag), entry) for entry in _chain(self.slots[slot_of(key)].get(key))]
-        return [datatype for datatype, entry in found if not datatype.is_vacant(_unpack(entry))]
+        """Return the types of which `key` holds something to be read, the one that readers see first."""
+        several = self.conflicts.types.get(key)
+        if several is not None:
+            return [get_type(tag) for tag in several]
+        shown = self.find(key)
+        return [] if shown is None else [shown]
 
-    def read(self, key: str, *, explain: bool = False, type_name: str = "") -> Reading | None:
+    def read(self, key: str, *, explain: bool = False, type_name: str = "", is_written: bool = False) -> Reading | None:
         """Return the value of `key`, with what was decided between siblings if asked to explain.
 
-        Of a vacant key it is None, or what one of the type shows if a `type_name` is given.
+        Args:
+            key: The key.
+            explain: Whether to say how each conflict was decided.
+            type_name: Which of its types to read; empty for the one that readers see.
+            is_written: Whether the type was just written to: one that is vacant is then read as empty.
+
+        Returns:
+            None if the key, or what it holds of that type, is vacant.
+
+        Raises:
+            OperationError: There is no such type.
         """
-        entry = self._find_shown(key)
+        entry = self._find_shown(key) if not type_name else self._find_live(key, find_type(type_name))
         if entry is None:
-            if not type_name:
+            if not is_written:
                 return None
             datatype = find_type(type_name)
-            value = read_value(self.conflicts.policy, key, datatype, datatype.empty())
-            return Reading(type_name, msgspec.json.encode(value))
-        datatype = get_type(entry.tag)
-        address = Address(key, entry.tag)
-        state = _unpack(entry)
+            address, state = Address(key, datatype.tag), datatype.empty()
+        else:
+            datatype = get_type(entry.tag)
+            address, state = Address(key, entry.tag), _unpack(entry)
         value = read_value(self.conflicts.policy, key, datatype, state)
         conflict = explain_state(self.conflicts, address, state) if explain else summarize(self.conflicts, address)
         return Reading(datatype.name, msgspec.json.encode(value), conflict, self.etag(key))
@@ -190,7 +202,8 @@ class Store:
         self._note_vacancy(address.key, datatype.is_vacant(state))
         self.versions[slot_of(address.key)] += 1
         self._clock.observe(datatype.newest_stamp(delta))
-        return self.conflicts.update(address, delta, state)
+        arisen = self.conflicts.update(address, delta, state)
+        return [*arisen, *self._note_types(address.key)]
 
     def encode(self, address: Address) -> Delta:
         """Return the whole state at `address` as a delta.
@@ -241,27 +254,32 @@ class Store:
                 total ^= entry.mixed
         return encode_digest(total)
 
-    def emptied(self, key: str) -> bytes:
+    def emptied(self, key: str, type_name: str = "") -> bytes:
         """Return 8 bytes that tell what is left of a key that was emptied, empty if nothing was ever held of it.
 
-        What was purged counts for as long as its tombstone is kept. It is the same on all nodes that hold the same.
+        With a `type_name` they are empty if nothing was ever held of that type, and else those of the whole key, which
+        may hold another type still. What was purged counts for as long as its tombstone is kept. It is the same on all
+        nodes that hold the same.
         """
         tombstone = self.tombstones.get(key)
         left = self.encode_key(key) if tombstone is None else tombstone.states
-        mixed = [mix(name_of(key), delta.tag, delta.state) for delta in left if delta.tag != RECEIPTS.tag]
-        return encode_digest(reduce(xor, mixed)) if mixed else b""
+        left = [delta for delta in left if delta.tag != RECEIPTS.tag]
+        if not left or (type_name and all(delta.tag != find_type(type_name).tag for delta in left)):
+            return b""
+        return self.etag(key) or encode_digest(reduce(xor, (mix(name_of(key), each.tag, each.state) for each in left)))
 
     def drop(self, slot: int) -> None:
         """Forget everything in a slot."""
         for address in self.addresses(slot):
             self.conflicts.forget(address)
+            self.conflicts.update_types(address.key, ())
             self.vacant.pop(address.key, None)
             self._count -= 1
         self.slots[slot] = {}
         self.index.clear(slot)
         self.sums[slot] = 0
         self.versions[slot] += 1
-        self.dropped_count += 1
+        self.drops[slot] += 1
         self._forget_scan(slot)
 
     def holds(self, key: str) -> bool:
@@ -272,7 +290,7 @@ class Store:
         """Refuse what cannot be a peer's tombstone.
 
         Raises:
-            MalformedError: It is no vacant key's states, or has a stamp too far in the future.
+            MalformedError: It is no vacant key's states, or has a stamp that no clock can have made.
         """
         try:
             check_key(tombstone.key)
@@ -281,9 +299,9 @@ class Store:
         for delta in tombstone.states:
             datatype = get_type(delta.tag, delta.version)
             state = datatype.decode(delta.state)
-            is_due = not self._clock.is_absurd(datatype.newest_stamp(state))
-            if delta.key != tombstone.key or not datatype.is_vacant(state) or not is_due:
-                raise MalformedError(f"tombstone: {tombstone.key!r} is not vacant, or from the future")
+            is_wrong = delta.key != tombstone.key or is_impossible(datatype.newest_stamp(state))
+            if is_wrong or not datatype.is_vacant(state):
+                raise MalformedError(f"tombstone: {tombstone.key!r} is not vacant, or has an impossible stamp")
 
     def bury(self, tombstone: Tombstone) -> None:
         """Join a tombstone into what is held of its key, and set that aside if it is no more than was purged."""
@@ -317,6 +335,7 @@ class Store:
             self.conflicts.forget(Address(key, entry.tag))
             self.sums[slot] ^= abs(entry.mixed)
             self._count -= 1
+        self.conflicts.update_types(key, ())
         self.index.remove(slot, key)
         self.vacant.pop(key, None)
         self.versions[slot] += 1
@@ -364,6 +383,22 @@ class Store:
         while entry is not None and entry.next is not None and get_type(entry.tag).is_vacant(_unpack(entry)):
             entry = entry.next
         return entry
+
+    def _find_live(self, key: str, datatype: Datatype[Any]) -> Entry | None:
+        """Return the entry of `key` of one type, None if it is vacant."""
+        entry = self._find(Address(key, datatype.tag))
+        return None if entry is None or datatype.is_vacant(_unpack(entry)) else entry
+
+    def _note_types(self, key: str) -> list[Arisen]:
+        """Note of which types `key` holds something to be read; return the conflicts that this made."""
+        first = self.slots[slot_of(key)][key]
+        if first.next is None:  # Of nearly every key.
+            return []
+        entries = [entry for entry in _chain(first) if entry.tag != RECEIPTS.tag]
+        if len(entries) < 2:
+            return []
+        live = (entry.tag for entry in entries if not get_type(entry.tag).is_vacant(_unpack(entry)))
+        return self.conflicts.update_types(key, tuple(live))
 
     def _note_vacancy(self, key: str, is_vacant: bool) -> None:
         """Note whether all that `key` holds is vacant, given that of the type that changed."""

@@ -20,20 +20,21 @@ _encoder = msgspec.json.Encoder(enc_hook=str)
 _log = logging.getLogger(__name__)
 
 
-def configure_logging(environment: str, node: str, stream: TextIO = sys.stderr) -> None:
+def configure_logging(environment: str, node: str, stream: TextIO = sys.stderr, *, level: int | None = None) -> None:
     """Write all log lines to `stream` from now on, those of libraries, warnings and unhandled exceptions as well.
 
     Args:
         environment: `development` for text and level DEBUG; `staging` or `production` for JSON and level INFO.
         node: Name of this process in every line.
         stream: Where to.
+        level: The least that is written, instead of the environment's.
     """
     handler = logging.StreamHandler(stream)
     is_text = environment == "development"
     handler.setFormatter(TextFormatter(is_coloured=stream.isatty()) if is_text else JsonFormatter(node))
-    logging.basicConfig(level=_LEVELS[environment], handlers=[handler], force=True)
+    logging.basicConfig(level=_LEVELS[environment] if level is None else level, handlers=[handler], force=True)
     for library in ("asyncio", "urllib3"):
-        logging.getLogger(library).setLevel(logging.INFO)
+        logging.getLogger(library).setLevel(max(logging.INFO, logging.root.level))
     logging.captureWarnings(True)
     sys.excepthook = _log_unhandled
 

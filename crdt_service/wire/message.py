@@ -12,6 +12,7 @@ from typing import Annotated, Generic, NamedTuple, TypeVar, get_args
 import msgspec
 from msgspec import Meta
 
+from crdt_service.kernel.clock import STAMP_MAX
 from crdt_service.kernel.error import MalformedError
 from crdt_service.kernel.slot import NAME_BYTES, SLOTS
 
@@ -44,6 +45,8 @@ PURGED_KEYS_MAX = 256
 
 T = TypeVar("T")
 
+# Empty for who is of none, and for who speaks the protocol before.
+ClusterName = Annotated[str, Meta(max_length=253)]
 Identifier = Annotated[str, Meta(max_length=128)]
 Digest = Annotated[bytes, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 SlotMap = Annotated[bytes, Meta(max_length=SLOTS // 8)]
@@ -51,6 +54,7 @@ Nonce = Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 # The digest of what a key holds, empty if that is nothing.
 Etag = Annotated[bytes, Meta(max_length=DIGEST_BYTES)]
 RequestId = Annotated[int, Meta(ge=0, le=2**53)]
+Stamp = Annotated[int, Meta(ge=0, le=STAMP_MAX)]
 Number = Annotated[int, Meta(ge=0, le=2**53)]
 
 
@@ -209,13 +213,14 @@ class Step(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
-    """First of a handshake, by the dialling end; `replica` is empty for a backend."""
+    """First of a handshake, by the dialling end; `replica` is empty for a backend and for an operator."""
 
     protocol: int
     role: Identifier
     node_id: Identifier
     replica: Identifier
     nonce: Nonce
+    cluster: ClusterName = ""
 
 
 class Challenge(msgspec.Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
@@ -225,6 +230,7 @@ class Challenge(msgspec.Struct, frozen=True, array_like=True, tag=2, forbid_unkn
     replica: Identifier
     nonce: Nonce
     proof: Nonce
+    cluster: ClusterName = ""
 
 
 class Proof(msgspec.Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
@@ -300,11 +306,11 @@ class WriteItem(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     """One write.
 
     Attributes:
-        type_name: Empty for a deletion.
+        type_name: Empty for a deletion, but for one of a TypedRequest.
         op: A JSON operation of the type; empty for a deletion.
         if_match: Write only if the key has this digest; if it is empty, only if the key is missing.
         token: If a write of this name was applied, answer so and do nothing.
-        is_delete: Empty the key of all types that it has.
+        is_delete: Empty the key of all types that it has, or of `type_name`.
     """
 
     key: str
@@ -709,7 +715,8 @@ class BackupReply(msgspec.Struct, frozen=True, array_like=True, tag=61, forbid_u
         started_at: When the backup began, in seconds.
         total: How many states there were then.
         is_synced: Whether the node held all of what it owns then, as far as it can know.
-        dropped: How many slots the node has forgotten since it started, because others own them.
+        dropped: Grows with each slot that others own and that the node has forgotten before it was read; nodes of the
+            release before count each that they have forgotten since they started.
     """
 
     id: RequestId
@@ -760,11 +767,15 @@ class PulseReply(msgspec.Struct, frozen=True, array_like=True, tag=49, forbid_un
     Attributes:
         boot_ms: What its machine's clock since boot says, in milliseconds: it never goes back, and counts suspensions.
         unreachable: Members that it has no channel to or hears nothing from, some of them if there are many.
+        wall_ms: What its wall clock says, in milliseconds since 1970; 0 where that is not told.
+        stamp: The greatest hybrid logical stamp that it has made or observed.
     """
 
     id: RequestId
     boot_ms: Number
     unreachable: Annotated[list[Identifier], Meta(max_length=UNREACHABLE_MAX)]
+    wall_ms: Number = 0
+    stamp: Stamp = 0
 
 
 class ReceiptRequest(msgspec.Struct, frozen=True, array_like=True, tag=78, forbid_unknown_fields=True):
@@ -989,6 +1000,22 @@ class ProposeRequest(msgspec.Struct, frozen=True, array_like=True, tag=88, forbi
     replication_factor: Annotated[int, Meta(ge=0, le=100)] = 0
 
 
+TypedRequestBody = ReadRequest | ReadManyRequest | ExplainRequest | WriteRequest | DeleteRequest | WriteManyRequest
+
+
+class TypedRequest(msgspec.Struct, frozen=True, array_like=True, tag=95, forbid_unknown_fields=True):
+    """A request about one type of its keys, whichever of their types readers see; only of who speaks protocol 4.
+
+    Attributes:
+        type_name: That type; writes are to it, and a deletion empties the key of it alone.
+        request: The request, whose id does not count.
+    """
+
+    id: RequestId
+    type_name: Annotated[str, Meta(min_length=1, max_length=128)]
+    request: TypedRequestBody
+
+
 class TracedRequest(msgspec.Struct, frozen=True, array_like=True, tag=90, forbid_unknown_fields=True):
     """A request that belongs to a trace that is recorded; one that does not travels without this.
 
@@ -1006,7 +1033,9 @@ ReplicationRequest = PushRequest | ProgressRequest | StateRequest | OwnershipReq
 RepairRequest = RootRequest | SumRequest | FetchRequest
 ConflictRequest = ConflictsRequest | ExplainRequest
 WritingRequest = WriteRequest | DeleteRequest | WriteManyRequest | ReceiptRequest
-ClientRequest = ReadRequest | ReadManyRequest | WritingRequest | ListRequest | ChangesRequest | ConflictRequest
+ClientRequest = (
+    ReadRequest | ReadManyRequest | WritingRequest | TypedRequest | ListRequest | ChangesRequest | ConflictRequest
+)
 StoreRequest = ClientRequest | ReplicationRequest | RepairRequest | RestoreRequest | PurgeProtocol
 MembershipRequest = PingRequest | IndirectPingRequest | TableRequest
 OperatorRequest = BackupRequest | LeaveRequest | ProposeRequest
@@ -1065,7 +1094,7 @@ REQUEST_NAMES: dict[type, str] = {
 }
 
 
-def encode_message(message: Received | Reply | Handshake | Placed[Request] | Placed[Reply]) -> bytes:
+def encode_message(message: Received | Reply | Placed[Request] | Placed[Reply]) -> bytes:
     """Return the bytes of a message."""
     if type(message) is Placed:
         return _EPOCH.pack(_PLACED, message.epoch) + _encoder.encode(message.message)
@@ -1097,6 +1126,13 @@ def decode_reply(data: bytes | bytearray) -> Reply | Placed[Reply]:
         MalformedError: There is none.
     """
     return _decode_placed(_reply, data) if data[:1] == _PLACED_BYTE else _decode(_reply, data)
+
+
+def encode_handshake(message: Handshake) -> bytes:
+    """Return the bytes of a handshake's message; one without a cluster's name is as the release before has it."""
+    if isinstance(message, Proof) or message.cluster:
+        return _encoder.encode(message)
+    return _encoder.encode((message.__struct_config__.tag, *msgspec.structs.astuple(message)[:-1]))
 
 
 def decode_handshake(data: bytes | bytearray) -> Handshake:

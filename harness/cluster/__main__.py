@@ -29,7 +29,8 @@ def up(progress: Progress) -> None:
     """Bring up engine, cluster and service image."""
     require_free_space(cache_root(), _SPACE_GIBIBYTES)
     ensure_engine(progress)
-    tag = yaml.safe_load(_CHART.read_text(encoding="utf-8"))["appVersion"]
+    # A tag holds no `+`, as the chart knows, too.
+    tag = yaml.safe_load(_CHART.read_text(encoding="utf-8"))["appVersion"].replace("+", "_")
     # Side by side: compiling fills the cores while Debian's and Python's packages come over the network.
     with ThreadPoolExecutor() as pool:
         building = pool.submit(ensure_service_image, tag, progress)

@@ -26,7 +26,7 @@ VERSITYGW: Final = "v1.8.0"
 DEBIAN: Final = "bookworm"
 
 STOCK_NODE_IMAGE: Final = f"kindest/node:{KUBERNETES}"
-SERVICE_IMAGE: Final = "jarvis/crdt-service"
+SERVICE_IMAGE: Final = "localhost/jarvis/crdt-service"
 PUBLISHED_PYTHON_IMAGE: Final = "python:3.11-slim-bookworm"
 PROMETHEUS_IMAGE: Final = f"quay.io/prometheus/prometheus:{PROMETHEUS}"
 ALERTMANAGER_IMAGE: Final = f"quay.io/prometheus/alertmanager:{ALERTMANAGER}"

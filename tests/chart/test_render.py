@@ -40,6 +40,7 @@ _OTHER: dict[str, Any] = {
     "infrastructure.availability_zones": ["elsewhere"],
     "infrastructure.storage_size": "7Gi",
     "infrastructure.vpc_cidr": "192.168.0.0/24",
+    "infrastructure.cluster_domain": "example.internal",
     "deployment.resource_limits.cpu": "3",
     "deployment.resource_limits.memory": "3Gi",
     "deployment.resource_limits.storage": "3Gi",

@@ -23,6 +23,7 @@ from harness.cluster.manager import Cluster, find_cluster, kubectl, load_images,
 from harness.cluster.progress import Progress
 from harness.cluster.service_image import ensure_service_image
 from harness.cluster.tool import find_tool
+from harness.cluster.version import SERVICE_IMAGE
 from harness.kube import connect
 from harness.poll import Done, Pending, wait_until
 from harness.process import run
@@ -250,7 +251,7 @@ def before(tmp_path: Path) -> Iterator[Release]:
     assert cluster, "no cluster runs: `make up` brings it up"
     progress = Progress()
     load_images(cluster, [ensure_service_image(_BEFORE_TAG, progress, folder / "crdt_service")], progress)
-    values = {**_SMALL, "image": {"tag": _BEFORE_TAG}}
+    values = {**_SMALL, "image": {"repository": SERVICE_IMAGE, "tag": _BEFORE_TAG}}
     with installed("jarvis-before", tmp_path, values, folder / "charts/jarvis") as release:
         yield release
 

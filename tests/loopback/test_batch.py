@@ -10,6 +10,7 @@ from crdt_service.api.feed.hub import ask_changes
 from crdt_service.api.router import Router
 from crdt_service.kernel.error import ServiceError
 from crdt_service.membership.placement import Placement
+from crdt_service.net.cluster import ClusterIdentity
 from crdt_service.net.dial import open_channel
 from crdt_service.net.handshake import BACKEND, Identity
 from crdt_service.wire.message import Concern, ReadRequest, WriteItem
@@ -20,10 +21,9 @@ ADD = b'{"increment": 1}'
 @contextlib.asynccontextmanager
 async def routing(cluster):
     """A router over channels of its own to all nodes, and how to ask one of them."""
-    secret = cluster.secret_file.read_bytes()
-    channels = {}
+    identity, channels = ClusterIdentity.of_files(cluster.secret_file, cluster.name), {}
     for name, (port, _) in cluster.ports.items():
-        _, channels[name] = await open_channel("127.0.0.1", port, secret, Identity(BACKEND, "test", ""))
+        _, channels[name] = await open_channel("127.0.0.1", port, identity, Identity(BACKEND, "test", ""))
 
     class Nodes:
         placement = Placement({name: f"zone-{name[-1]}" for name in cluster.node_ids}, len(cluster.node_ids))

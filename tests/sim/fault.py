@@ -1,9 +1,13 @@
 """What goes wrong in the safety phase, drawn from the seed."""
 
+from tests.sim.upheaval import Upheaval
+
 CLOCK_SECONDS_MAX = 90.0
+# A guest that was suspended, a time zone, a machine whose clock has no battery.
+FAR_SECONDS = (600.0, 7200.0, 10 * 365 * 24 * 3600.0)
 
 
-class Saboteur:
+class Saboteur(Upheaval):
     """Does one fault of the profile at a time; most of them end by themselves."""
 
     def __init__(self, world, randomness):
@@ -153,7 +157,24 @@ class Saboteur:
     def _clock_set(self, machine):
         machine.clock.skew_seconds = self._random.choice((1, 10, CLOCK_SECONDS_MAX)) * self._random.uniform(-1, 1)
 
+    def _clock_far(self, machine):
+        """Set the clocks of one, two or all nodes by minutes to years, all of them the same."""
+        names = self._world.names
+        others = [name for name in names if name != machine.name]
+        wrong = [machine.name, *self._random.sample(others, self._random.choice((0, 1, len(others))))]
+        seconds = self._random.choice(FAR_SECONDS) * self._random.choice((-1, 1, 1))
+        for name in wrong:
+            self._world.machines[name].clock.skew_seconds = seconds
+        if self._random.random() < 0.5:
+            self._later(lambda: self._correct(wrong))
+
+    def _correct(self, names):
+        for name in names:
+            self._world.machines[name].clock.skew_seconds = 0.0
+
     def _cure(self, machine):
+        if "clock_far" in self._world.profile.faults:
+            self._correct([machine.name])
         disk = machine.disk
         disk.fullness = 0.0
         disk.sync_fails = False

@@ -61,19 +61,22 @@ class History:
 
     `final` is, by node, the states by (key, tag) once it was quiet, and `owners` who should hold each key then; `disks`
     counts the disks that each node has lost; `placements` is what was durably known of who owns what;
-    `clock_error_seconds` how far two clocks may be apart; `is_purging` whether deleted keys are forgotten within the
-    world's time, and `vacant` those that are not, by node, long after calm.
+    `clock_error_seconds` how far two clocks may be apart, and `calm_at` when all faults had ended; `is_purging` whether
+    deleted keys are forgotten within the world's time, and `vacant` those that are not, by node, long after calm;
+    `told` is, by node, the types of each key that an answer to a read names once it was quiet.
     """
 
     writes: list[Write] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     final: dict[str, dict[tuple[str, int], bytes]] = field(default_factory=dict)
+    told: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
     quiet: bool = False
     owners: dict[str, tuple[str, ...]] = field(default_factory=dict)
     quorum_reads: list[Seen] = field(default_factory=list)
     disks: dict[str, int] = field(default_factory=dict)
     placements: Placements = field(default_factory=Placements)
     clock_error_seconds: float = 0.0
+    calm_at: float = float("inf")
     is_purging: bool = False
     vacant: dict[str, list[str]] = field(default_factory=dict)
     unavailable: list[str] = field(default_factory=list)

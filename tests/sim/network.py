@@ -10,7 +10,6 @@ from collections import deque
 from crdt_service.kernel.error import ServiceError, UnreachableError
 from crdt_service.net.channel import Channel
 from crdt_service.wire.message import (
-    PROTOCOL,
     FailureReply,
     Placed,
     PulseReply,
@@ -66,6 +65,7 @@ class Network:
             raise OSError("refused")
         link = Link(self, source, target)
         self.links[link] = None
+        link.ask_time()
         return link
 
     def drop(self, process):
@@ -88,8 +88,8 @@ class Link:
         self.asker = source.asker
         self._network = network
         self.replica = target.replica.id
-        self.protocol = PROTOCOL
-        self._channel = Channel(target.name, self, replica=self.replica)
+        self.protocol = min(source.protocol, target.protocol)
+        self._channel = Channel(target.name, self, replica=self.replica, protocol=self.protocol, clock=source.hybrid)
         self._out = _Pipe(network, source.name, target.name, self._arrive)
         self._back = _Pipe(network, target.name, source.name, self._return)
 
@@ -97,6 +97,11 @@ class Link:
     def is_silent(self):
         """As Channel has it."""
         return self._channel.is_silent
+
+    def ask_time(self):
+        """As dialling does, of nodes."""
+        if self.source.hybrid is not None:
+            self._channel.pulse()
 
     async def wait_turned(self):
         """As Channel does."""
@@ -136,7 +141,9 @@ class Link:
         request = decode_received(frame)
         if isinstance(request, PulseRequest):
             if self.target.is_alive:
-                self._back.send(encode_message(PulseReply(request.id, 0, [])))
+                clock = self.target.hybrid
+                reply = PulseReply(request.id, 0, [], max(0, clock.now_milliseconds()), clock.newest)
+                self._back.send(encode_message(reply))
             return
         inner = request.message if isinstance(request, Placed) else request
         self._network.trace("arrive", self.source.name, self.node_id, type(inner).__name__, len(frame))

@@ -37,6 +37,11 @@ class Placements:
         """The document with the greatest number, None before the first."""
         return self.documents[max(self.documents)] if self.documents else None
 
+    @property
+    def has_accepted_loss(self):
+        """Whether an operator has given seats up."""
+        return any(document.lost for document in self.documents.values())
+
     def note(self, node, replica, state):
         """Note what a node's directory durably knows now."""
         self._names[node] = replica
@@ -94,7 +99,7 @@ class Placements:
             self.findings.append(f"{node} has taken up another placement {document.epoch} than others")
 
     def _check_decided(self, node, document):
-        before = self.documents.get(document.epoch - 1)
+        before = self._find_before(document)
         if before is None and self.documents:
             self.findings.append(f"{node} has taken up placement {document.epoch}, which follows none")
             return
@@ -106,6 +111,13 @@ class Placements:
             count = f"{len(accepted)} of {len(voters)}"
             self.findings.append(f"{node} has taken up placement {document.epoch}, which {count} have accepted")
 
+    def _find_before(self, document):
+        """Return the document that this one follows, None if that is not known."""
+        before = self.documents.get(document.epoch - 1)
+        if before is None and document.reason == "accept_loss":  # It may take the place of a change under way.
+            before = self.documents.get(document.epoch - 2)
+        return before
+
     def _find_two_majorities(self):
         by_epoch = {}
         for replica, state in self.states.items():
@@ -113,7 +125,11 @@ class Placements:
                 by_epoch.setdefault(state.document.epoch, set()).add(replica)
         for earlier, first in by_epoch.items():
             for later, second in by_epoch.items():
-                if earlier < later and self._is_split(earlier, first, later, second):
+                is_promised = not any(
+                    earlier < epoch <= later and document.reason == "accept_loss"
+                    for epoch, document in self.documents.items()
+                )
+                if earlier < later and is_promised and self._is_split(earlier, first, later, second):
                     self.findings.append(f"{sorted(first)} would acknowledge a write, and {sorted(second)} another one")
 
     def _is_split(self, earlier, first, later, second):
@@ -131,6 +147,8 @@ def _is_majority(groups, replicas):
 
 
 def _follows(before, document):
+    if document.reason == "accept_loss":
+        return replicas_of(document.old) < replicas_of(before.old)
     if is_joint(document):
         return not is_joint(before) and document.old == before.old
     return is_joint(before) and document.old in (before.old, before.next)

@@ -17,6 +17,7 @@ from crdt_service.membership.ownership import follow_members
 from crdt_service.replication.replica import Replica
 from crdt_service.store.store import Store
 from crdt_service.wire.message import (
+    PROTOCOL,
     Concern,
     DecisionRequest,
     Placed,
@@ -71,13 +72,14 @@ class Process:
     def __init__(self, machine, world):
         self.name = machine.name
         self.is_alive = True
+        self.protocol = PROTOCOL - 1 if machine.is_old else PROTOCOL
         self.tasks = {}
         self._machine = machine
         self._world = world
         self._is_fencing = self._is_renamed = False
         self._context = contextvars.copy_context()
         self._context.run(current.set, self)
-        hybrid = HybridClock(machine.clock)
+        hybrid = self.hybrid = HybridClock(machine.clock)
         journal = world.options.journal(machine.disk, self.name, machine.draw(), machine.draw_keys())
         self.journal = journal
         self.store = Store(hybrid)
@@ -110,7 +112,7 @@ class Process:
             self.name,
             self.committer,
             self.replica,
-            ownership=follow_members({}, world.profile.replication_factor),
+            ownership=follow_members(world.old_members, world.profile.replication_factor),
             randomness=machine.draw(),
         )
         self.transfer = Transfer(
@@ -126,7 +128,7 @@ class Process:
         self.placer = Placer(
             self.name,
             zone=world.zones[self.name],
-            node_count=len(world.names),
+            node_count=0 if machine.is_old else len(world.names),
             factor=world.profile.replication_factor,
             store=self.store,
             replica=self.replica,
@@ -191,17 +193,26 @@ class Process:
                     self._world.loop.time(),
                 )
                 history.seen.append(seen)
-                if isinstance(inner, ReadRequest) and inner.concern is not Concern.ONE:
+                is_quorum = isinstance(inner, ReadRequest) and inner.concern is not Concern.ONE
+                if is_quorum and not self._is_accepting_loss:
                     history.quorum_reads.append(seen)
         self.measure()
         return reply
 
     def _handle(self, node_id, replica, epoch, request):
         if isinstance(request, DecisionRequest | ProposeRequest):
+            if self.protocol < PROTOCOL:
+                raise ServiceError("malformed", "the release before knows no placements", "upgrade this node")
             return self.placer.answer(node_id, replica, request)
         if isinstance(request, PushRequest) and request.replica not in ("", replica):
             raise ServiceError("wrong_role", "a node may only push its own commits", "connect as that node")
         return self._answerer.answer(request, epoch)
+
+    @property
+    def _is_accepting_loss(self):
+        """Tell whether owners may lack what the lost ones and others had acknowledged: no majority is promised then."""
+        document = self.placer.document
+        return document is not None and document.next is not None and document.reason == "accept_loss"
 
     def measure(self):
         """Note the sizes of all queues."""
@@ -306,6 +317,7 @@ class Machine:
         self.random = randomness
         self.process = None
         self.slow_disk_ms = 0
+        self.is_old = False
         self._world = world
         self._starts = None
         self._is_sealed = False
@@ -373,6 +385,13 @@ class Machine:
         self.disk.restore(content)
         self._world.history.lose_disk(self.name, copied_at)
 
+    def flip_tail(self):
+        """The machine goes dark, and comes back with a bit of its last synced record changed, if there is one."""
+        self._end("flip_tail")
+        self.disk.lose_power()
+        if self.disk.flip_tail(self.random):
+            self._world.history.lose_disk(self.name)
+
     def go_away(self, seconds):
         """The process dies, and comes back after so long."""
         self.kill()
@@ -400,6 +419,13 @@ class Machine:
         await asyncio.sleep(self.random.choice((0, 0.05)))
         if self.process is process:
             self.kill()
+
+    def upgrade(self):
+        """Run the release under test from now on, if it was the one before."""
+        if self.is_old:
+            self._world.trace("upgrade", self.name)
+            self.is_old = False
+            self.start_again()
 
     def start_again(self):
         """Drain the process, and start the next one at once."""

@@ -11,7 +11,8 @@ from crdt_service.loops import answer, anti_entropy, commit, placing
 from crdt_service.replication import commits, repair, snapshot
 from crdt_service.replication.garbage import HORIZON_SECONDS
 from crdt_service.store import store, tombstones
-from tests.sim.fault import CLOCK_SECONDS_MAX
+from tests.sim.fault import CLOCK_SECONDS_MAX, FAR_SECONDS
+from tests.sim.upheaval import UPHEAVALS
 
 # Faults that hold messages or writes back last 5 s at most.
 PURGING_SECONDS = 8.0
@@ -30,11 +31,13 @@ FAULTS = (
     "sync_fails",
     "disk_slow",
     "clock_set",
+    "clock_far",
     "lose_disk",
     "roll_back",
     "resize",
     "resize_twice",
     "abort",
+    *UPHEAVALS,
 )
 
 
@@ -60,12 +63,14 @@ class Profile:
     horizon_seconds: float = HORIZON_SECONDS
     deletion_share: float = 0.0
     read_share: float = 0.15
+    two_types_share: float = 0.0
 
     @property
     def clock_error_seconds(self):
         """How far two clocks may be apart."""
         skew = max(self.skew_seconds_max, CLOCK_SECONDS_MAX if "clock_set" in self.faults else 0)
-        return 2 * (skew + self.drift_max * 600)
+        far = FAR_SECONDS[-1] if "clock_far" in self.faults else 0
+        return 2 * (skew + far + self.drift_max * 600)
 
     @property
     def is_purging(self):
@@ -121,12 +126,12 @@ def hasten(profile, randomness, remembering_share):
         latency_ms_max=min(profile.latency_ms_max, 20),
         skew_seconds_max=min(profile.skew_seconds_max, 0.5),
         drift_max=0,
-        faults=_without(profile, "clock_set"),
+        faults=_without(profile, "clock_set", "clock_far"),
     )
     if randomness.random() < remembering_share:
         return profile
     profile.limits["tombstone_bytes"] = randomness.choice((0, 300))
-    return replace(profile, faults=_without(profile, "lose_disk", "roll_back"))
+    return replace(profile, faults=_without(profile, "lose_disk", "roll_back", "flip_tail", "accept_loss"))
 
 
 def _without(profile, *faults):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from crdt_service.disk.journal import Journal
 from crdt_service.loops.commit import Committer
 from crdt_service.membership.document import is_below, is_joint
+from crdt_service.resolution.explanation import read_other_types
 from crdt_service.wire.message import Concern
 from tests.dump import dump
 from tests.sim.clock import SimClock
@@ -25,12 +26,14 @@ from tests.sim.profile import draw_profile, hasten, limited
 from tests.sim.trace import Trace
 from tests.sim.workload import Client
 
-# Clocks are off by at most 2 * 90 s and a stamp is refused until it is less than 60 s ahead; the rest is for repairs.
+# For repairs, and for placements that follow each other.
 LIVENESS_SECONDS_MAX = 300.0
 CALM_SECONDS = 4.0
 PROBE_SECONDS = 15.0
 FIRST_SECONDS_MAX = 30.0
 PROBE_TRIES = 10
+# Of the nodes of a world that is upgraded; the others are already.
+OLD_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,9 @@ class Options:
     """What to run; 0 nodes draws 3 to 7 from the seed.
 
     In a share of the worlds deleted keys are purged, and in a share of those that is remembered to the end. In a share
-    faults begin only once there is a placement. The classes are arguments so that a test can plant bugs, and `profile`
-    is what it does not draw, so that it meets them soon.
+    faults begin only once there is a placement, and in one keys are created with two types. A share of those without
+    purges begins with the release before, without placements, whose nodes are upgraded amid the faults. The classes are
+    arguments so that a test can plant bugs, and `profile` is what it does not draw, so that it meets them soon.
     """
 
     nodes: int = 0
@@ -47,6 +51,8 @@ class Options:
     purging_share: float = 0.4
     remembering_share: float = 0.6
     placed_share: float = 0.8
+    two_types_share: float = 0.2
+    upgraded_share: float = 0.15
     profile: dict = field(default_factory=dict)
     journal: type = Journal
     committer: type = Committer
@@ -107,6 +113,8 @@ class World:
         purging = self._randomness("purging")
         if purging.random() < options.purging_share:
             self.profile = hasten(self.profile, purging, options.remembering_share)
+        if self._randomness("types").random() < options.two_types_share:
+            self.profile = replace(self.profile, two_types_share=0.1)
         self.profile = replace(self.profile, **options.profile)
         self.away = None
         self.history.clock_error_seconds = self.profile.clock_error_seconds
@@ -117,12 +125,18 @@ class World:
         self.names = [f"node-{number}" for number in range(nodes)]
         self.history.disks = dict.fromkeys(self.names, 0)
         self.zones = {name: f"zone-{number % 3}" for number, name in enumerate(self.names)}
+        upgrade = self._randomness("upgrade")
+        self.is_upgraded = not self.profile.is_purging and upgrade.random() < options.upgraded_share
+        # Whom the release before knows as members: all, since the judges hold it to its word, and it knew no other way.
+        self.old_members = self.zones if self.is_upgraded else {}
         self.network = Network(self.loop, self._randomness("network"), self.trace, self._find)
         self.network.latency_ms_max = self.profile.latency_ms_max
         self.network.loss = self.profile.loss
         self.network.duplication = self.profile.duplication
         self.machines = {name: self._make_machine(name, randomness) for name in self.names}
-        self.client = Client(self, self._randomness("client"))
+        for machine in self.machines.values():
+            machine.is_old = self.is_upgraded and upgrade.random() < OLD_SHARE
+        self.client = Client(self, self._randomness("client"), self._randomness("client/types"))
         self.operator = Operator(self, self._randomness("operator"))
         self.saboteur = Saboteur(self, self._randomness("faults"))
 
@@ -147,14 +161,18 @@ class World:
         randomness = self._randomness("life")
         for machine in self.machines.values():
             machine.start_later(randomness.choice((0.0, 0.1, 2.0)))
-        if randomness.random() < self.options.placed_share:  # Else faults come before there is a placement, too.
+        if (
+            randomness.random() < self.options.placed_share and not self.is_upgraded
+        ):  # Else faults come before there is a placement, too.
             await self._wait_for(lambda: self.history.placements.newest is not None, FIRST_SECONDS_MAX)
         await self._sabotage()
         self.is_calm = True
+        self.history.calm_at = self.loop.time()
         self.saboteur.end()
         self.trace("calm")
         for machine in self.machines.values():
             machine.start()
+            machine.upgrade()
         if self.client.tasks:
             await asyncio.wait(list(self.client.tasks))
         await asyncio.sleep(PROBE_SECONDS)  # Draining processes end, and start again.
@@ -165,6 +183,7 @@ class World:
         if self.profile.is_purging:
             await self._become_empty()
         self.history.final, self.history.owners = self._dump_all()
+        self.history.told = {name: self._list_told(name) for name in self.names}
 
     async def _wait_for(self, is_so, seconds):
         """Tell whether it is so after some seconds at most."""
@@ -198,7 +217,12 @@ class World:
     async def _sabotage(self):
         randomness = self._randomness("steps")
         leaving = randomness.randrange(self.options.steps // 2) if self.profile.is_purging else None
+        # Some are upgraded only once all is calm.
+        upgrades = {name: randomness.randrange(self.options.steps * 3 // 2) for name in self.names}
         for step in range(self.options.steps):
+            for name in self.names:
+                if step == upgrades[name]:
+                    self.machines[name].upgrade()
             if step == leaving:
                 self.saboteur.send_away()
             if randomness.random() < self.profile.fault_share:
@@ -215,7 +239,7 @@ class World:
             writes = self.client.probe(waiting, concern)
             await asyncio.wait(list(self.client.tasks))
             failed = [write for write in writes if write.outcome is not Outcome.ACKNOWLEDGED]
-            waiting = [write.node for write in failed]
+            waiting = sorted({write.node for write in failed})
             if not waiting:
                 return
             await asyncio.sleep(1.0)
@@ -255,6 +279,16 @@ class World:
     def _dump(self, name):
         process = self.machines[name].process
         return {} if process is None else dump(process.store)
+
+    def _list_told(self, name):
+        """Return the types that a node's answer to a read of each key names."""
+        process = self.machines[name].process
+        told = {}
+        for slot in process.store.slots if process is not None else ():
+            for key in slot:
+                reading = process.store.read(key)
+                told[key] = () if reading is None else (reading.type, *read_other_types(reading.conflict))
+        return told
 
     def _make_machine(self, name, randomness):
         skew = self.profile.skew_seconds_max

@@ -4,7 +4,7 @@ import json
 from functools import partial
 
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError
-from crdt_service.wire.message import TOKEN_NAME_BYTES, Concern, ReadRequest, Token, WriteRequest
+from crdt_service.wire.message import PROTOCOL, TOKEN_NAME_BYTES, Concern, ReadRequest, Token, WriteRequest
 from tests.sim.history import Outcome, Write
 
 ERA_SECONDS = 4.0
@@ -17,11 +17,14 @@ class Client:
 
     name = "client"
     asker = ("client", "")
+    hybrid = None  # It takes no part in clocks.
     is_alive = True
+    protocol = PROTOCOL
     hears_all = True  # Unknown outcomes blunt the judges, so its connections to the dead end at once.
 
-    def __init__(self, world, randomness):
+    def __init__(self, world, randomness, types_randomness):
         self.tasks = {}
+        self._types_random = types_randomness
         self._world = world
         self._random = randomness
         self._links = {}
@@ -32,10 +35,13 @@ class Client:
         """Do something on a node that is drawn."""
         node = self._random.choice(self._world.names)
         key = self._draw_key()
-        if self._random.random() < self._world.profile.burst_share:
+        if self._types_random.random() < self._world.profile.two_types_share:
+            self._create_with_two_types()
+        elif self._random.random() < self._world.profile.burst_share:
             self._burst(key)
         elif self._random.random() < self._world.profile.read_share:
-            self._spawn(self._read(node, self._random.choice((f"count-{key}", f"register-{key}", f"set-{key}"))))
+            name = self._random.choice((f"count-{key}", f"register-{key}", f"set-{key}"))
+            self._spawn(self._read(node, name, self._draw_concern()))
         else:
             self._spawn(self._write(self._draw(node, key)))
 
@@ -47,10 +53,12 @@ class Client:
         return f"{number}-{(int(self._world.loop.time() / ERA_SECONDS) - eras_ago) % ERAS}"
 
     def probe(self, nodes, concern):
-        """Write on each of `nodes`, over new connections; return the writes."""
+        """Write on each of `nodes`, over new connections, to a counter and a register; return the writes."""
         for link in self._links.values():
             link.close()
         writes = [self._new(node, "probe", "pn_counter", "increment", 1) for node in nodes]
+        key = "0-0" if self._world.profile.is_purging else "0"
+        writes += [self._assign(node, key) for node in nodes]
         for write in writes:
             write.concern = concern
         for write in writes:
@@ -62,6 +70,16 @@ class Client:
         draw = self._random.choice((self._count_up, self._assign, self._add))
         for _ in range(self._random.randint(2, 12)):
             self._spawn(self._write(draw(self._random.choice(self._world.names), key)))
+
+    def _create_with_two_types(self):
+        """Create a new key with two types at the same instant, on two nodes."""
+        self._count += 1
+        key = f"{self._count}-of-two-types"
+        makes = self._types_random.sample((self._count_up, self._assign, self._add), 2)
+        for node, make in zip(self._types_random.sample(self._world.names, 2), makes, strict=True):
+            write = make(node, key)
+            write.key = key
+            self._spawn(self._write(write))
 
     def _draw(self, node, key):
         if self._random.random() < self._world.profile.deletion_share:
@@ -136,8 +154,13 @@ class Client:
             write.outcome = Outcome.ACKNOWLEDGED
         write.answered = self._world.loop.time()
         self._world.trace(write.outcome.value, write.node, write.key, write.verb, write.argument, write.code)
-        if token is not None and write.outcome is Outcome.ACKNOWLEDGED:
+        if write.outcome is not Outcome.ACKNOWLEDGED:
+            return
+        # Once a loss was accepted an owner may lack the receipt until it has copied.
+        if token is not None and not self._world.history.placements.has_accepted_loss:
             await self._repeat(self._random.choice(self._world.names), request)
+        elif write.concern is not Concern.ONE and self._random.random() < self._world.profile.read_share:
+            await self._read(self._random.choice(self._world.names), write.key, Concern.MAJORITY)
 
     async def _repeat(self, node, request):
         """Send an acknowledged write again, anywhere; whatever comes of it, it must not count again."""
@@ -148,10 +171,10 @@ class Client:
             return
         self._world.trace("repeated", node, reply.is_replay)
 
-    async def _read(self, node, key):
+    async def _read(self, node, key, concern):
         try:
             link = await self._link(node)
-            reply = await link.request(partial(ReadRequest, key=key, concern=self._draw_concern()))
+            reply = await link.request(partial(ReadRequest, key=key, concern=concern))
         except (ServiceError, OSError):
             return
         self._world.trace("read", node, key, reply.value.decode())

@@ -22,6 +22,7 @@
 {{- /* Short: a CronJob's name leaves 11 of 63 characters to those of its Jobs. */}}
 {{- define "jarvis.renewal" -}}{{ .Release.Name }}-tls{{- end }}
 {{- define "jarvis.secretHook" -}}{{ .Release.Name }}-secret-hook{{- end }}
+{{- define "jarvis.fillHook" -}}{{ .Release.Name }}-fill-hook{{- end }}
 {{- define "jarvis.resizeHook" -}}{{ .Release.Name }}-resize-hook{{- end }}
 {{- define "jarvis.prometheus" -}}{{ .Release.Name }}-prometheus{{- end }}
 {{- define "jarvis.alertmanager" -}}{{ .Release.Name }}-alertmanager{{- end }}
@@ -34,10 +35,24 @@
 {{- define "jarvis.backupJob" -}}{{ .Release.Name }}-bkp{{- end }}
 {{- define "jarvis.image" -}}{{ include "jarvis.imageName" (dict "root" . "image" .Values.image) }}{{- end }}
 
-{{/* Takes {root, image}: an image's keys of the values, of which `repository` is needed. */}}
+{{/*
+Takes {root, image}: an image's keys of the values, of which `repository` is needed. A registry takes the place of
+`localhost`, under which images are that are published nowhere.
+*/}}
 {{- define "jarvis.imageName" -}}
-{{ include "jarvis.registry" .root }}{{ .image.repository }}
-{{- with .image.digest }}@{{ . }}{{ else }}:{{ .image.tag | default .root.Chart.AppVersion }}{{ end }}
+{{- $registry := include "jarvis.registry" .root }}
+{{- $registry }}{{ ternary (trimPrefix "localhost/" .image.repository) .image.repository (ne $registry "") }}
+{{- with .image.digest }}@{{ . }}{{ else }}:{{ .image.tag | default (include "jarvis.imageTag" .root) }}{{ end }}
+{{- end }}
+
+{{/* The chart's appVersion as a tag, which holds no `+`, though a version does before its build metadata. */}}
+{{- define "jarvis.imageTag" -}}
+{{- mustRegexReplaceAll "[^A-Za-z0-9_.-]" (toString .Chart.AppVersion) "_" | trunc 128 }}
+{{- end }}
+
+{{/* A text as the value of a label: at most 63 letters, digits, `-`, `_` and `.`, the first and last a letter or digit. */}}
+{{- define "jarvis.labelValue" -}}
+{{- mustRegexReplaceAll "[^A-Za-z0-9_.-]" (toString .) "_" | trimAll "-_." | trunc 63 | trimAll "-_." }}
 {{- end }}
 
 {{/* What stands before the name of every image. */}}
@@ -53,7 +68,7 @@ app.kubernetes.io/component: {{ .component }}
 {{/* Labels of an object; those of a version stay off pods' volumes and selectors. Takes {root, component}. */}}
 {{- define "jarvis.labels" -}}
 {{ include "jarvis.selector" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ include "jarvis.labelValue" .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
+helm.sh/chart: {{ include "jarvis.labelValue" (printf "%s-%s" .root.Chart.Name .root.Chart.Version) | quote }}
 {{- end }}

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import random
 import threading
+from unittest import mock
 
+import msgspec
 import pytest
 
 from crdt_service.disk.journal import Journal
-from crdt_service.kernel.clock import COUNTER_BITS, DRIFT_SECONDS_MAX, HybridClock
+from crdt_service.kernel.clock import STAMP_MAX, HybridClock
 from crdt_service.kernel.error import OperationError, StorageFullError
 from crdt_service.loops import commit
 from crdt_service.loops.commit import REST_SECONDS, Committer
@@ -149,17 +151,67 @@ async def test_a_large_log_is_checkpointed_and_recovers_the_same(tmp_path):
         assert [path for path in tmp_path.iterdir() if path.name.startswith("snapshot-")]
 
 
-async def test_a_future_clock_is_refused_and_counted_until_its_time_comes(tmp_path):
-    async with running(tmp_path / "a") as fast, running(tmp_path / "b", node_id="node-1") as replica:
-        fast.clock.seconds += DRIFT_SECONDS_MAX + 1
-        await fast.committer.write("r", "lww_register", b'{"assign": "future"}')
-        assert await replica.join(fast.pushed) == 1
-        assert replica.store.read("r") is None
-        assert ("on_absurd_stamps", 1) in replica.observer.calls
-        assert replica.hybrid.tick() < int(fast.clock.seconds * 1000) << COUNTER_BITS
-        replica.clock.seconds += 2
-        assert await replica.join(fast.pushed) == 0
-        assert replica.store.read("r").value == b'"future"'
+@pytest.mark.parametrize("error", [OSError(30, "Read-only file system"), ValueError("no such number")])
+async def test_a_checkpoint_that_fails_for_any_reason_is_told_until_one_succeeds(tmp_path, monkeypatch, error):
+    async with running(tmp_path, log_bytes_max=200) as replica:
+
+        async def fill():
+            for number in range(20):
+                await replica.committer.write("k", "lww_register", b'{"assign": %d}' % number)
+            if replica.committer._checkpoint is not None:
+                await replica.committer._checkpoint
+
+        with monkeypatch.context() as failing:
+            failing.setattr(replica.journal, "write_snapshot", mock.Mock(side_effect=error))
+            await fill()
+        assert f"{type(error).__name__}: {error}" == replica.committer.checkpoint_error
+        await fill()
+        assert "" == replica.committer.checkpoint_error
+        assert [path for path in tmp_path.iterdir() if path.name.startswith("snapshot-")]
+
+
+@pytest.mark.parametrize("offset", [-7200, 61, 600, 7200, 10 * 365 * 24 * 3600])
+@pytest.mark.parametrize(
+    ("type_name", "op"),
+    [
+        ("lww_register", b'{"assign": 1}'),
+        ("mv_register", b'{"assign": 1}'),
+        ("map", b'{"update": {"f": {"type": "lww_register", "op": {"assign": 1}}}}'),
+        ("time_series", b'{"append": {"at": 5, "value": 1}}'),
+        ("workflow", b'{"create": {"initial": "a", "states": ["a", "b"], "transitions": [["a", "b"]]}}'),
+    ],
+)
+async def test_a_write_of_a_wrong_clock_is_taken_and_a_later_one_wins_over_it(tmp_path, type_name, op, offset):
+    async with running(tmp_path / "a") as wrong, running(tmp_path / "b", node_id="node-1") as right:
+        wrong.clock.seconds += offset
+        await wrong.write("k", type_name, op)
+        assert 0 == await right.join(wrong.pushed)
+        assert wrong.dump() == right.dump()
+        stamp = right.hybrid.newest
+        assert stamp >= wrong.hybrid.newest > 0
+        await right.write("later", "lww_register", b'{"assign": 2}')
+        assert right.hybrid.newest > stamp
+        wrong.clock.seconds -= offset
+        assert 0 == await wrong.join(right.pushed)
+        assert wrong.dump() == right.dump()
+
+
+async def test_a_later_write_wins_over_one_of_a_clock_that_was_ahead_after_all_have_started_again(tmp_path):
+    async with running(tmp_path / "a") as replica:
+        replica.clock.seconds += 7200
+        await replica.write("r", "lww_register", b'{"assign": "ahead"}')
+    async with running(tmp_path / "a") as replica, running(tmp_path / "b", node_id="node-1") as other:
+        assert b'"new"' == (await replica.write("r", "lww_register", b'{"assign": "new"}')).value
+        assert 0 == await other.join(replica.pushed)
+        assert b'"new"' == other.store.read("r").value
+
+
+async def test_a_stamp_that_no_clock_made_is_refused_and_counted(tmp_path):
+    async with running(tmp_path) as replica:
+        state = msgspec.msgpack.encode((STAMP_MAX, "a~1", b"1"))
+        assert 1 == await replica.join([Delta("r", 2, 1, state)])
+        assert (None, 0) == (replica.store.read("r"), replica.hybrid.newest)
+        assert ("on_impossible_stamps", 1) in replica.observer.calls
 
 
 async def test_hostile_deltas_are_left_out_and_good_ones_beside_them_kept(tmp_path):

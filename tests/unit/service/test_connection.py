@@ -16,6 +16,7 @@ from crdt_service.kernel.error import (
     ServiceError,
     UnreachableError,
 )
+from crdt_service.net.cluster import ClusterIdentity
 from crdt_service.net.dial import open_channel
 from crdt_service.net.handshake import BACKEND, NODE, Identity
 from crdt_service.net.server import Server
@@ -30,10 +31,12 @@ from crdt_service.wire.message import (
     decode_handshake,
     decode_reply,
     decode_request,
+    encode_handshake,
     encode_message,
 )
 
 SECRET = b"s" * 32
+CLUSTER = ClusterIdentity.fixed("test", SECRET)
 LISTENER = Identity(NODE, "node-0", "node-0~1")
 DIALLER = Identity(BACKEND, "backend", "")
 
@@ -56,7 +59,7 @@ async def answer_later(request, reply):
 
 @contextlib.asynccontextmanager
 async def serving():
-    server = Server(LISTENER, SECRET, answer)
+    server = Server(LISTENER, CLUSTER, answer)
     port = await server.start("127.0.0.1", 0)
     try:
         yield port
@@ -65,8 +68,8 @@ async def serving():
 
 
 @contextlib.asynccontextmanager
-async def connected(port, secret=SECRET):
-    _, channel = await open_channel("127.0.0.1", port, secret, DIALLER)
+async def connected(port, cluster=CLUSTER):
+    _, channel = await open_channel("127.0.0.1", port, cluster, DIALLER)
     try:
         yield channel
     finally:
@@ -118,9 +121,9 @@ async def test_who_does_not_read_replies_is_asked_no_more():
         asked.append(request.id)
         return ValueReply(request.id, "t", bytes(1 << 20))
 
-    server = Server(LISTENER, SECRET, reply)
+    server = Server(LISTENER, CLUSTER, reply)
     port = await server.start("127.0.0.1", 0)
-    _, channel = await open_channel("127.0.0.1", port, SECRET, DIALLER)
+    _, channel = await open_channel("127.0.0.1", port, CLUSTER, DIALLER)
     requests = [asyncio.create_task(channel.request(partial(ReadRequest, key="k"))) for _ in range(200)]
     channel._wire.pause_reading()
     count = -1
@@ -142,9 +145,9 @@ async def test_closing_answers_what_was_asked():
         await gate.wait()
         return ValueReply(request.id, "t", b"v")
 
-    server = Server(LISTENER, SECRET, lambda _, request: reply(request))
+    server = Server(LISTENER, CLUSTER, lambda _, request: reply(request))
     port = await server.start("127.0.0.1", 0)
-    _, channel = await open_channel("127.0.0.1", port, SECRET, DIALLER)
+    _, channel = await open_channel("127.0.0.1", port, CLUSTER, DIALLER)
     request = asyncio.create_task(channel.request(partial(ReadRequest, key="k")))
     await started.wait()
     closing = asyncio.create_task(server.close())
@@ -154,7 +157,7 @@ async def test_closing_answers_what_was_asked():
     await closing
     await channel.closed.wait()
     with pytest.raises(OSError):
-        await open_channel("127.0.0.1", port, SECRET, DIALLER)
+        await open_channel("127.0.0.1", port, CLUSTER, DIALLER)
 
 
 async def test_a_stranger_may_send_no_more_than_a_handshake_needs():
@@ -169,16 +172,16 @@ async def test_a_stranger_may_send_no_more_than_a_handshake_needs():
 async def test_a_wrong_secret_is_refused_by_the_dialler():
     async with serving() as port:
         with pytest.raises(AuthenticationError):
-            async with connected(port, b"x" * 32):
+            async with connected(port, ClusterIdentity.fixed("test", b"x" * 32)):
                 pass
 
 
 async def test_a_dialler_without_a_valid_proof_is_refused_by_the_listener():
     async with serving() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(encode_frame(encode_message(Hello(PROTOCOL, NODE, "node-9", "node-9~1", bytes(32)))))
+        writer.write(encode_frame(encode_handshake(Hello(PROTOCOL, NODE, "node-9", "node-9~1", bytes(32), "test"))))
         assert isinstance(decode_handshake(await read_frame(reader)), Challenge)
-        writer.write(encode_frame(encode_message(Proof(bytes(32)))))
+        writer.write(encode_frame(encode_handshake(Proof(bytes(32)))))
         writer.write(encode_frame(encode_message(ReadRequest(1, "k"))))
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""

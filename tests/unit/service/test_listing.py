@@ -233,7 +233,7 @@ async def test_each_doubt_is_read_once_and_only_so_many_at_once(doubts):
     settled = await settle({"a": SimpleNamespace(request=request)}, merged, 30)
     assert (doubts, min(doubts, AT_ONCE_MAX), set()) == (reads, most, settled.unjoined)
     assert {str(number): str(number).encode() for number in range(doubts)} == {
-        key: listed.digest for key, listed in settled.listed.items()
+        key: merged.listed.digest for key, merged in settled.listed.items()
     }
 
 

@@ -16,13 +16,15 @@ from tests.unit.service.test_handoff import ChannelTo, Node
 
 NAMES = "abc"
 KEY = "k"
+# Type, what fills the key, what empties it (None: its deletion), and what is shown then (nothing: it is missing).
 EMPTYING = [
-    ("ew_flag", b'{"enable":true}', b'{"disable":true}'),
-    ("aw_set", b'{"add":"x"}', b'{"remove":"x"}'),
-    ("map", b'{"update":{"f":{"type":"pn_counter","op":{"increment":1}}}}', b'{"remove":"f"}'),
-    ("map", b'{"update":{"f":{"type":"pn_counter","op":{"increment":1}}}}', None),
-    ("lww_register", b'{"assign":1}', None),
-    ("mv_register", b'{"assign":1}', None),
+    ("ew_flag", b'{"enable":true}', b'{"disable":true}', b"false"),
+    ("ew_flag", b'{"enable":true}', None, b""),
+    ("aw_set", b'{"add":"x"}', b'{"remove":"x"}', b"[]"),
+    ("map", b'{"update":{"f":{"type":"pn_counter","op":{"increment":1}}}}', b'{"remove":"f"}', b"{}"),
+    ("map", b'{"update":{"f":{"type":"pn_counter","op":{"increment":1}}}}', None, b""),
+    ("lww_register", b'{"assign":1}', None, b""),
+    ("mv_register", b'{"assign":1}', None, b""),
 ]
 ADD = ("aw_set", b'{"add":"x"}')
 
@@ -95,23 +97,24 @@ def find_slow(world, way):
 
 
 @pytest.mark.parametrize("slow", [None, 0, 1, 2])
-@pytest.mark.parametrize(("type_name", "fill", "drain"), EMPTYING)
-async def test_what_was_emptied_stays_so(type_name, fill, drain, slow):
+@pytest.mark.parametrize(("type_name", "fill", "drain", "left"), EMPTYING)
+async def test_what_was_emptied_stays_so(type_name, fill, drain, left, slow):
     async with apart() as world:
         await write_everywhere(world, type_name, fill)
-        assert (b"", []) != (await show(world))[2:]
+        assert not {b"", left}.intersection((await show(world))[:3])
         await empty(world, type_name, drain)
         if slow is not None:
             find_slow(world, world.ways[slow])
-        assert (b"", b"", b"", []) == await show(world)
+        assert (left, left, left, [KEY] if left else []) == await show(world)
 
 
 async def test_a_node_that_knows_that_a_key_is_empty_is_believed_and_one_that_never_heard_of_it_is_not():
     async with apart() as world:
         await write_everywhere(world, *ADD)
         first, second, third = (world.router._directory.channels[way.node_id]._node for way in world.ways)
-        await first.committer.write(KEY, "aw_set", b'{"remove":"x"}')
-        assert first.store.emptied(KEY) == (await world.router.read(KEY, None))[1].digest
+        await first.committer.write_many([WriteItem(KEY, "", b"", is_delete=True)])
+        reply = (await world.router.read(KEY, None))[1]
+        assert ("", first.store.emptied(KEY)) == (reply.type_name, reply.digest)
         await third.committer.write("new", *ADD)
         assert b'["x"]' == (await world.router.read("new", None))[1].value
         assert (b'["x"]', b"") == (second.store.read(KEY).value, second.store.emptied("never"))
@@ -125,7 +128,7 @@ async def test_a_late_node_is_not_overtaken_by_one_that_holds_less():
             for _ in range(50):
                 world.proximity.observe("read", way.node_id, 0.001, time.monotonic())
         world.ways[0].late_seconds = 0.05
-        assert b"" == (await world.router.read(KEY, None))[1].value
+        assert b"false" == (await world.router.read(KEY, None))[1].value
         assert ReadRequest in world.ways[1].asked  # It was, and said something else.
 
 
@@ -161,7 +164,46 @@ async def test_a_slow_node_that_alone_holds_what_was_read_takes_what_follows(way
             await world.router.write_many([WriteItem(KEY, "aw_set", remove)])
         else:
             await empty(world, "aw_set", remove if way == "write" else None)
-        assert (b"", b"", b"", []) == await show(world)
+        left = b"" if way == "delete" else b"[]"
+        assert (left, left, left, [KEY] if left else []) == await show(world)
+
+
+async def test_a_type_of_a_key_is_looked_for_at_owners_that_heard_of_it():
+    async with apart() as world:
+        await write_everywhere(world, *ADD)
+        third = world.ways[2]._node
+        await third.committer.join_states(await hold_alone("ew_flag", b'{"enable":true}'))
+        assert (third.node_id, b"true") == await read_type(world, "ew_flag")
+        [(taker, batch)] = await world.router.read_many([KEY], None, type_name="ew_flag")
+        assert (third.node_id, b"true") == (taker, batch.value)
+        assert b"" == (await read_type(world, "pn_counter"))[1]
+
+
+async def test_what_was_deleted_of_one_type_stays_so_and_the_other_type_stays():
+    async with apart() as world:
+        await write_everywhere(world, *ADD)
+        for node in world.nodes:
+            await node.committer.join_states(await hold_alone("ew_flag", b'{"enable":true}'))
+        assert b"true" == (await read_type(world, "ew_flag"))[1]
+        taker, _ = await world.router.delete(KEY, None, type_name="ew_flag")
+        find_slow(world, next(way for way in world.ways if way.node_id == taker))
+        assert (taker, b"") == await read_type(world, "ew_flag")
+        assert b'["x"]' == (await read_type(world, "aw_set"))[1]
+        [(_, batch)] = await world.router.read_many([KEY], None, type_name="ew_flag")
+        listed = (await world.router.list_keys("", "", 10)).other_types
+        assert (b"", {}) == (batch.value, listed)
+
+
+@pytest.mark.parametrize("is_purged", [False, True])
+async def test_a_type_that_was_never_heard_of_is_told_from_one_that_was_emptied(is_purged):
+    async with apart() as world:
+        await write_everywhere(world, *ADD)
+        node = world.nodes[0]
+        assert (node.store.etag(KEY), b"") == (node.store.emptied(KEY, "aw_set"), node.store.emptied(KEY, "ew_flag"))
+        await node.committer.write_many([WriteItem(KEY, "", b"", is_delete=True)])
+        if is_purged:
+            await node.committer.purge(lambda: [KEY], 7)
+        assert (node.store.emptied(KEY), b"") == (node.store.emptied(KEY, "aw_set"), node.store.emptied(KEY, "ew_flag"))
 
 
 async def test_who_is_away_is_not_waited_for():
@@ -171,6 +213,21 @@ async def test_who_is_away_is_not_waited_for():
         del world.router._directory.channels[world.ways[0].node_id]
         assert (world.ways[1].node_id, b'["x"]') == await read(world)
         assert (world.ways[1].node_id, b'["x"]') == await read(world)
+
+
+async def hold_alone(type_name, op):
+    """Return the states of the key as a node holds them that heard of nothing else."""
+    node = Node("z")
+    committing = asyncio.create_task(node.committer.run())
+    await node.seat(NAMES, 3)
+    await node.committer.write(KEY, type_name, op)
+    committing.cancel()
+    return node.store.encode_key(KEY)
+
+
+async def read_type(world, type_name):
+    node_id, reply = await world.router.read(KEY, None, type_name=type_name)
+    return node_id, reply.value
 
 
 async def read(world, concern=Concern.ONE):

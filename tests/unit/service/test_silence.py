@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from crdt_service.kernel.clock import HybridClock
 from crdt_service.kernel.error import OutcomeUnknownError, UnreachableError
 from crdt_service.net.channel import (
     PULSE_SECONDS,
@@ -27,6 +28,7 @@ from crdt_service.wire.message import (
     encode_message,
 )
 from tests.sim.loop import VirtualLoop
+from tests.unit.service.double import FakeClock
 
 READ = partial(ReadRequest, key="k")
 NEWS = Gossip(bytes(8), [])
@@ -53,7 +55,7 @@ class OtherEnd:
             self.requests.append(request)
             return
         self.pulses.append(round(asyncio.get_running_loop().time(), 2))
-        reply = encode_message(PulseReply(request.id, 7, ALL))
+        reply = encode_message(PulseReply(request.id, 7, ALL, 1_000_061_000, 5))
         if self.is_stopped:
             self._held.append(reply)
         else:
@@ -102,6 +104,32 @@ def test_an_idle_channel_is_asked_for_a_sign_of_life_each_second():
 
     pulses, unreachable = run(act)
     assert (4, set(ALL)) == (len(pulses), unreachable)
+
+
+def test_each_pulse_tells_what_the_other_clock_says_until_the_channel_ends():
+    async def act():
+        clock = HybridClock(FakeClock(1_000_000.0))
+        other = OtherEnd(clock=clock)
+        other.channel.pulse()
+        await asyncio.sleep(0.01)
+        heard = dict(clock.offsets)
+        other.channel.end()
+        return heard, clock.newest, clock.offsets
+
+    assert ({"node-0": pytest.approx(61.0005)}, 5, {}) == run(act)
+
+
+def test_who_stood_still_tells_nothing_of_its_clock():
+    async def act():
+        clock = HybridClock(FakeClock(1_000_000.0))
+        other = OtherEnd(clock=clock)
+        other.is_stopped = True
+        other.channel.pulse()
+        await asyncio.sleep(5 * PULSE_SECONDS_MAX)
+        other.go_on()
+        return clock.offsets
+
+    assert {} == run(act)
 
 
 def test_who_stops_is_silent_before_anything_is_asked():

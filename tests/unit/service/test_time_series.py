@@ -1,3 +1,5 @@
+import contextlib
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -69,12 +71,23 @@ def test_a_point_older_than_the_window_is_refused():
         append(9, 1, state=joined(append(20, 1)))
 
 
-def test_a_point_in_the_future_is_refused_and_its_stamp_betrays_it():
+def test_a_point_in_the_future_is_refused():
     append(NOW + 60_000, 1)
     with pytest.raises(OperationError, match="future"):
         append(NOW + 60_001, 1)
-    hostile = SERIES.decode(msgspec.msgpack.encode([(AT_MAX, "a~1", 1, 1.0)]))
-    assert SERIES.newest_stamp(hostile) == AT_MAX << 16
+
+
+def test_the_wall_clock_tells_what_lies_in_the_future_where_stamps_are_ahead_of_it():
+    origin = Origin("a~1", lambda: 2 * NOW << 16, now_milliseconds=lambda: NOW)
+    for at, is_taken in ((NOW + 60_000, True), (NOW + 60_001, False)):
+        op = msgspec.json.encode({"append": {"at": at, "value": 1}})
+        with contextlib.nullcontext() if is_taken else pytest.raises(OperationError, match="future"):
+            assert SERIES.apply(SERIES.empty(), SERIES.empty(), op, origin).points
+
+
+def test_the_newest_stamp_is_that_of_a_write_whatever_time_its_point_is_of():
+    state = SERIES.decode(msgspec.msgpack.encode([(AT_MAX - 1, "a~1", 9, 1.0), (AT_MAX, "a~1", 7, 1.0)]))
+    assert 9 == SERIES.newest_stamp(state)
 
 
 @pytest.mark.parametrize("text", [b"1e999", b"NaN", b'"1"', b"null", b"[]"])

@@ -13,7 +13,8 @@ import pytest
 
 from crdt_service.kernel.error import CertificateError, ConfigError, MalformedError
 from crdt_service.net import server as server_module
-from crdt_service.net.credentials import BACKEND_NAME, Credentials, is_named, read_credentials
+from crdt_service.net.cluster import ClusterIdentity
+from crdt_service.net.credentials import BACKEND_NAME, OPERATOR_NAME, Credentials, is_named, read_credentials
 from crdt_service.net.dial import open_channel
 from crdt_service.net.handshake import BACKEND, NODE, Identity
 from crdt_service.net.mesh import Mesh, resolve_fixed
@@ -21,7 +22,7 @@ from crdt_service.net.server import Server
 from crdt_service.wire.message import ReadRequest, ValueReply
 from loadtests.authority import DAY, Authority
 
-SECRET = b"s" * 32
+CLUSTER = ClusterIdentity.fixed("test", b"s" * 32)
 LISTENER = Identity(NODE, "node-0", "node-0~1")
 DIALLER = Identity(BACKEND, "backend", "")
 READ = partial(ReadRequest, key="k")
@@ -70,8 +71,11 @@ def backend(authority):
 
 
 @contextlib.asynccontextmanager
-async def serving(used, identity=LISTENER):
-    server = Server(identity, SECRET, lambda other, request: ValueReply(request.id, other.node_id, b"v"), used)
+async def serving(used, identity=LISTENER, on_refusal=lambda reason: None):
+    def answer(other, request):
+        return ValueReply(request.id, other.node_id, b"v")
+
+    server = Server(identity, CLUSTER, answer, used, on_refusal=on_refusal)
     port = await server.start("127.0.0.1", 0)
     try:
         yield port
@@ -83,7 +87,7 @@ async def serving(used, identity=LISTENER):
 
 @contextlib.asynccontextmanager
 async def connected(port, used, identity=DIALLER):
-    _, channel = await open_channel("127.0.0.1", port, SECRET, identity, used)
+    _, channel = await open_channel("127.0.0.1", port, CLUSTER, identity, used)
     try:
         yield channel
     finally:
@@ -93,7 +97,7 @@ async def connected(port, used, identity=DIALLER):
 async def fail(port, used, identity=DIALLER, error=CertificateError):
     """Return why an attempt to connect failed."""
     with pytest.raises(error) as failed:
-        await open_channel("127.0.0.1", port, SECRET, identity, used)
+        await open_channel("127.0.0.1", port, CLUSTER, identity, used)
     return str(failed.value)
 
 
@@ -104,6 +108,13 @@ def count_descriptors():
 async def is_served(port, used):
     async with connected(port, used) as channel:
         return (await channel.request(READ)).value == b"v"
+
+
+async def test_an_intermediate_authority_is_trusted_without_its_root_and_no_other_is(tmp_path, stranger):
+    intermediate = Authority(tmp_path / "intermediate", is_intermediate=True)
+    async with serving(node(intermediate)) as port:
+        assert await is_served(port, backend(intermediate))
+        await fail(port, backend(stranger))
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -168,12 +179,13 @@ async def test_an_expired_certificate_is_refused_by_both_ends(authority, caplog)
     ("names", "claim"),
     [
         ([BACKEND_NAME], Identity(NODE, "node-1", "node-1~1")),
-        ([BACKEND_NAME], Identity(NODE, BACKEND_NAME, "r")),
+        ([BACKEND_NAME], Identity(NODE, BACKEND_NAME, f"{BACKEND_NAME}~1")),
         (["node-2"], Identity(NODE, "node-1", "node-1~1")),
         (["*.node-1", "node-11", "x.node-1"], Identity(NODE, "node-1", "node-1~1")),
         (["node-1.*.svc", "*"], Identity(NODE, "node-1", "node-1~1")),
-        (["node-1.svc.local"], Identity(NODE, "node-1.svc", "r")),
-        (["node-1"], Identity(NODE, "", "r")),
+        (["node-1.svc.local"], Identity(NODE, "node-1.svc", "")),
+        (["node-1"], Identity(NODE, "", "")),
+        ([OPERATOR_NAME], Identity(NODE, OPERATOR_NAME, f"{OPERATOR_NAME}~1")),
         (["node-1"], Identity(BACKEND, "node-1", "")),
         ([f"x.{BACKEND_NAME}"], Identity(BACKEND, "backend", "")),
     ],
@@ -265,10 +277,11 @@ async def test_a_refused_member_is_shown_and_logged_once(authority, stranger, ca
     async def ignore(_):
         pass
 
-    async with serving(node(authority)) as port:
+    refusals = []
+    async with serving(node(authority), on_refusal=refusals.append) as port:
         mesh = Mesh(
             DIALLER,
-            SECRET,
+            CLUSTER,
             resolve=resolve_fixed([("127.0.0.1", port)]),
             learn=dict,
             on_open=ignore,
@@ -276,13 +289,13 @@ async def test_a_refused_member_is_shown_and_logged_once(authority, stranger, ca
             credentials=Unchecked(trusting),
         )
         running = asyncio.create_task(mesh.run())
-        refusals = "refused: TLS handshake: certificate refused"
-        while caplog.text.count(refusals) < 3:  # noqa: ASYNC110 - it dials again and again.
+        while refusals.count("certificate_refused") < 3:  # noqa: ASYNC110 - it dials again and again.
             await asyncio.sleep(0.01)
         assert ["refused"] == [member.state for member in mesh.peers()]
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert 1 == caplog.text.count("it may not trust this certificate")
+    assert 1 == caplog.text.count("refused: TLS handshake: certificate refused")
 
 
 def test_no_files_mean_no_tls():

@@ -135,3 +135,17 @@ def test_entries_that_no_writer_makes_are_refused(path, content):
     packed = msgspec.msgpack.encode(content)
     with pytest.raises(MalformedError):
         WORKFLOW.decode(msgspec.msgpack.encode((["a~1"], [(0, 1, path, packed)], [(0, 1)], [])))
+
+
+def test_what_does_not_lead_on_is_told_from_what_is_malformed_and_names_the_state_that_won():
+    def refuse(call, *arguments, **options):
+        with pytest.raises(OperationError) as caught:
+            call(*arguments, **options)
+        return caught.value.code, caught.value.message
+
+    review, dropped = move(CREATED, "review", "a~1", 5), move(CREATED, "dropped", "b~2", 4)
+    both = joined(CREATED, review, dropped)
+    assert ("illegal_transition", "workflow: no transition leads from 'review' to 'open'") == refuse(move, both, "open")
+    assert ("already_created", "workflow: it was created already and is 'review'") == refuse(apply, both, create=CREATE)
+    assert "illegal_transition" == refuse(move, WORKFLOW.empty(), "review")[0]
+    assert "invalid_operation" == refuse(apply, CREATED, transition={"from": "open"})[0]

@@ -26,6 +26,6 @@
   "environment" .Values.deployment.environment
   "crdt" $crdt
   "security" $security
-  "peer_service" (printf "%s.%s.svc.cluster.local" (include "jarvis.peers" .) .Release.Namespace)
+  "peer_service" (printf "%s.%s.svc" (include "jarvis.peers" .) .Release.Namespace)
   "peer_port" 8001 | toPrettyJson }}
 {{- end }}

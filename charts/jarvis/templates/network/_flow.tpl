@@ -47,12 +47,23 @@ spec:
           {{- include "jarvis.selector" . | nindent 10 }}
 {{- end }}
 
+{{/*
+The way to DNS, which is a pod of kube-system in one cluster, of another namespace in the next, and behind a cache on the node's
+own network in a third: its ports, of which 5353 is that of OpenShift's pods.
+*/}}
 {{- define "jarvis.dnsEgress" -}}
-- ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
-  to:
-    - namespaceSelector:
-        matchLabels:
-          kubernetes.io/metadata.name: kube-system
+- ports:
+    {{- range list 53 5353 }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+{{- end }}
+
+{{/* Peers of a rule: `infrastructure.vpc_cidr`, a network of each family. */}}
+{{- define "jarvis.networkPeers" -}}
+{{- range splitList "," .Values.infrastructure.vpc_cidr }}
+- ipBlock: {cidr: {{ . | quote }}}
+{{- end }}
 {{- end }}
 
 {{/* The way to the Kubernetes API, whose address differs from cluster to cluster, unlike its ports. */}}

@@ -13,7 +13,7 @@ mutual TLS. The first name is its subject. Ten nodes share one, so that a larger
 - name: node
   secret: {{ include "jarvis.nodeTls" . | quote }}
   peer: true
-  names: {{ concat $nodes (list $crdt (printf "%s.%s" $crdt $domain) (printf "%s.%s.cluster.local" $crdt $domain)) | toJson }}
+  names: {{ concat $nodes (list $crdt (printf "%s.%s" $crdt $domain)) | toJson }}
 - name: backend
   secret: {{ include "jarvis.backendTls" . | quote }}
   peer: true
@@ -25,8 +25,8 @@ mutual TLS. The first name is its subject. Ten nodes share one, so that a larger
 - name: api
   secret: {{ include "jarvis.apiTls" . | quote }}
   peer: false
-  names: {{ concat (list $api (printf "%s.%s" $api .Release.Namespace) (printf "%s.%s" $api $domain) (printf "%s.%s.cluster.local" $api $domain) "localhost") (include "jarvis.ingressNames" . | fromJsonArray) | toJson }}
-  addresses: [127.0.0.1]
+  names: {{ concat (list $api (printf "%s.%s" $api .Release.Namespace) (printf "%s.%s" $api $domain) (printf "%s.%s.%s" $api $domain .Values.infrastructure.cluster_domain) "localhost") (include "jarvis.ingressNames" . | fromJsonArray) | toJson }}
+  addresses: [127.0.0.1, "::1"]
 {{- end }}
 
 {{/* What makes and renews the certificates: each goes into a Secret of its own, so that a pod mounts only what it needs. */}}
