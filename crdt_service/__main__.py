@@ -34,12 +34,12 @@ from crdt_service.kernel.config import (
 )
 from crdt_service.kernel.error import ConfigError, ServiceError
 from crdt_service.kernel.ident import check_node_id, check_zone
-from crdt_service.key_command import create_key, install_keys, list_keys, revoke_key, rotate_key
+from crdt_service.key_command import create_key, draw_token, install_keys, list_keys, revoke_key, rotate_key
 from crdt_service.net.certificate import read_server_certificate
 from crdt_service.net.cluster import ClusterIdentity
 from crdt_service.net.credentials import BACKEND_NAME, OPERATOR_NAME, Credentials, read_credentials
 from crdt_service.net.files import raise_open_files
-from crdt_service.net.kubernetes import Kubernetes, create_secret, create_volume
+from crdt_service.net.kubernetes import CONFIG_MAP, SECRET, Kubernetes, create_empty, create_secret, create_volume
 from crdt_service.net.operator import Operator
 from crdt_service.node import Node, run_node
 from crdt_service.placement_command import PlacementCommand
@@ -75,6 +75,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _create_secret(options: argparse.Namespace) -> None:
     print(create_secret(Kubernetes(options.namespace), options.name, options.key))
+
+
+def _create_empty(options: argparse.Namespace) -> None:
+    api = Kubernetes(options.namespace)
+    for kind, names in ((SECRET, options.secret), (CONFIG_MAP, options.configmap)):
+        for name in names:
+            print(create_empty(api, kind, name))
 
 
 def _create_volume(options: argparse.Namespace) -> None:
@@ -118,6 +125,10 @@ def _rotate_key(options: argparse.Namespace) -> None:
         raise ConfigError(f"--overlap-hours {options.overlap_hours}", f"give 0 to {_OVERLAP_HOURS_MAX}")
     overlap = timedelta(hours=options.overlap_hours)
     print(rotate_key(options.file, options.id, overlap, lambda: datetime.now(UTC)))
+
+
+def _draw_token(options: argparse.Namespace) -> None:
+    print(draw_token(Kubernetes(options.namespace), options.keys_secret, options.token_secret))
 
 
 def _install_keys(options: argparse.Namespace) -> None:
@@ -480,11 +491,14 @@ def _add_key_commands(parser: argparse.ArgumentParser) -> None:
     rotate = commands.add_parser("rotate", parents=[named], help="add a successor and let the key expire")
     rotate.set_defaults(run=_rotate_key)
     rotate.add_argument("--overlap-hours", type=float, default=24.0, help="for how long both are good; 24 if not given")
-    install = commands.add_parser("install", help="create the first key's Secrets, inside a pod")
+    draw = commands.add_parser("draw", help="create the first key's Secrets, that of the key file empty, inside a pod")
+    draw.set_defaults(run=_draw_token)
+    install = commands.add_parser("install", help="fill the empty Secret of the first key, inside a pod")
     install.set_defaults(run=_install_keys)
-    install.add_argument("--namespace", required=True)
-    install.add_argument("--keys-secret", required=True, help="gets the key file")
-    install.add_argument("--token-secret", required=True, help="gets the token")
+    for command in (draw, install):
+        command.add_argument("--namespace", required=True)
+        command.add_argument("--keys-secret", required=True, help="of the key file")
+        command.add_argument("--token-secret", required=True, help="of the token")
 
 
 def _add_jobs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -494,6 +508,11 @@ def _add_jobs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     secret.add_argument("--namespace", required=True)
     secret.add_argument("--name", required=True)
     secret.add_argument("--key", required=True)
+    empty = commands.add_parser("empty", help="create Secrets and ConfigMaps for another job to fill, inside a pod")
+    empty.set_defaults(run=_create_empty)
+    empty.add_argument("--namespace", required=True)
+    for flag in ("--secret", "--configmap"):
+        empty.add_argument(flag, action="append", default=[], metavar="NAME", help="repeatable")
     volume = commands.add_parser("volume", help="claim a volume, inside a pod")
     volume.set_defaults(run=_create_volume)
     volume.add_argument("--namespace", required=True)

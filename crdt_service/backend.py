@@ -8,6 +8,7 @@ from crdt_service.access.keyring import Keyring
 from crdt_service.access.limit import Limit
 from crdt_service.access.sharing import KEY, TYPE, Sharing
 from crdt_service.api.application import Application, Gate
+from crdt_service.api.asgi import group_address
 from crdt_service.api.errors import describe_error
 from crdt_service.api.feed.hub import Hub
 from crdt_service.api.feed.listening import follow_changes
@@ -96,7 +97,7 @@ class Backend:
         self._linger_seconds = linger_seconds
         self._draining = asyncio.Event()
         router = Router(self._mesh, self._follower, Proximity(zone))
-        self._hub = Hub(self._mesh.channels, randomness, router.owners)
+        self._hub = Hub(self._mesh.channels, randomness, router.owners, self._metrics.on_no_room)
         self._keyring = keyring
         self._sharing: Sharing | None = None
         gates: list[Gate] = [] if keyring is None else [Authentication(keyring)]
@@ -142,7 +143,14 @@ class Backend:
         loops = start_loops([*running, self._linger(stopping, ended)], stopping)
         try:
             await self._plugins.wait_tried()
-            server = HttpServer(self._application, *listen, describe_error, certificate=self._certificate)
+            server = HttpServer(
+                self._application,
+                *listen,
+                describe_error,
+                certificate=self._certificate,
+                on_refused=self._metrics.on_no_room,
+                group_address=group_address,
+            )
             await server.run_until(ended)
             if self._sharing is not None:
                 await self._sharing.leave()

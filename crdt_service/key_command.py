@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -40,9 +41,12 @@ def create_key(
     """Add a key to the file, which is made if there is none; return the token, which is nowhere else.
 
     Raises:
-        ConfigError: The file cannot be used, or the key would break its rules.
+        ConfigError: The file cannot be used, has a key of this name, or the key would break its rules.
     """
     file = _read(path) if path.exists() else KeyFile(())
+    for known in file.keys:
+        if known.name == name:
+            raise ConfigError(f"{path}: the key {known.id} is called {name!r}", "give another name, or rotate that key")
     key, token = new_key(
         name,
         scope,
@@ -91,35 +95,57 @@ def rotate_key(path: Path, key_id: str, overlap: timedelta, now: Callable[[], da
     ends = now() + overlap
     if old.expires_at is not None and old.expires_at <= now():
         raise ConfigError(f"{path}: the key {key_id} has expired", "create a new one")
-    new, token = new_key(old.name, old.scope, secrets.token_bytes, prefixes=old.prefixes, rate_limit=old.rate_limit)
+    new, token = new_key(
+        old.name,
+        old.scope,
+        secrets.token_bytes,
+        prefixes=old.prefixes,
+        rate_limit=old.rate_limit,
+        succeeds=old.lineage,
+    )
     old_ends = ends if old.expires_at is None else min(old.expires_at, ends)
     kept = tuple(msgspec.structs.replace(key, expires_at=old_ends) if key is old else key for key in file.keys)
     _write(path, KeyFile((*kept, new)))
     return token
 
 
-def install_keys(api: Kubernetes, keys_name: str, token_name: str) -> str:
-    """Create the Secret with a key file of one admin key, and the Secret with its token; return what was done.
+def draw_token(api: Kubernetes, keys_name: str, token_name: str) -> str:
+    """Create the Secret with the token of an admin key, and an empty one for the key file; return what was done.
 
-    What is there is kept. The token's Secret comes first and is read again, so that an attempt that was cut off in
-    between is completed by the next.
+    Once there is a key file its token is the operators' affair, and none is drawn. It takes no right to read: who may
+    create Secrets must not read any, since Kubernetes puts a token of whatever account into a Secret that asks for it.
+    The token's Secret comes first, so that an attempt that was cut off is completed by the next.
 
     Raises:
         ServiceError: The Kubernetes API cannot be reached or refuses.
     """
-    if api.read(SECRET, keys_name) is not None:
+    with suppress(ExistsError):
+        api.create(SECRET, keys_name, {}, dry_run=True)
+        _, token = new_key("admin", "admin", secrets.token_bytes)
+        with suppress(ExistsError):
+            api.create(SECRET, token_name, {TOKEN_ENTRY: token.encode()})
+        api.create(SECRET, keys_name, {})
+        return f"secrets {token_name} and {keys_name} created"
+    return f"secret {keys_name} exists and is kept"
+
+
+def install_keys(api: Kubernetes, keys_name: str, token_name: str) -> str:
+    """Write the key file of one admin key, whose token was drawn, into its Secret; return what was done.
+
+    What is there is kept.
+
+    Raises:
+        ServiceError: The Kubernetes API cannot be reached or refuses, or there is no Secret to fill, or no token.
+    """
+    stored = api.read(SECRET, keys_name)
+    if stored is None:
+        raise ServiceError("kubernetes_refused", f"there is no secret {keys_name}", "run `api-key draw` first")
+    if KEYS_ENTRY in stored.data:
         return f"secret {keys_name} exists and is kept"
-    key, token = new_key("admin", "admin", secrets.token_bytes)
-    try:
-        api.create(SECRET, token_name, {TOKEN_ENTRY: token.encode()})
-    except ExistsError:
-        stored = api.read(SECRET, token_name)
-        key = _restore(stored.data if stored else {}, token_name)
-    try:
-        api.create(SECRET, keys_name, {KEYS_ENTRY: encode_keys(KeyFile((key,)))})
-    except ExistsError:
-        return f"secret {keys_name} exists and is kept"
-    return f"secrets {token_name} and {keys_name} created"
+    drawn = api.read(SECRET, token_name)
+    key = _restore(drawn.data if drawn else {}, token_name)
+    api.replace(SECRET, keys_name, {KEYS_ENTRY: encode_keys(KeyFile((key,)))}, stored.version)
+    return f"secret {keys_name} filled"
 
 
 def _restore(entries: dict[str, bytes], name: str) -> ApiKey:
@@ -130,7 +156,8 @@ def _restore(entries: dict[str, bytes], name: str) -> ApiKey:
     """
     token = entries.get(TOKEN_ENTRY, b"").strip()
     if not is_token(token):
-        raise ServiceError("kubernetes_refused", f"secret {name} holds no token", "delete it and try again")
+        remedy = "delete it, and the empty Secret of the key file, and try again"
+        raise ServiceError("kubernetes_refused", f"secret {name} holds no token", remedy)
     return ApiKey(id=read_id(token).decode(), name="admin", sha256=hash_token(token).hex(), scope="admin")
 
 

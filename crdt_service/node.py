@@ -160,6 +160,7 @@ class Node:
             hybrid=hybrid,
             observer=self._metrics,
             log_bytes_max=LOG_BYTES_MAX,
+            is_alone=not config.crdt.cluster_enabled,
         )
         self._wire = partial(
             self._make_parts,
@@ -249,7 +250,13 @@ class Node:
             collector=self._collector,
             epoch=1 + randomness.getrandbits(52),
         )
-        self._backup = BackupSource(self._store, clock, lambda: self._placer.is_ready)
+        self._backup = BackupSource(
+            self._store,
+            clock,
+            time.monotonic,
+            is_synced=lambda: self._placer.is_ready,
+            surplus=lambda: self._transfer.surplus,
+        )
         identity = Identity(NODE, node_id, replica.id)
         self._server = Server(
             identity,
@@ -475,6 +482,7 @@ class Node:
             snapshot_bytes=self._journal.snapshot_bytes,
             free_bytes=shutil.disk_usage(self._data_dir).free,
             needed=self._replication_factor,
+            checkpoint_error=self._committer.checkpoint_error,
         )
         if self._phase != "recovering":
             is_placed, placement = self._placer.judge()

@@ -7,6 +7,7 @@ The official client brings kubeconfig, credentials and TLS; objects stay the dic
 import json
 import os
 import socket
+import ssl
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -20,10 +21,12 @@ from kubernetes.client import ApiClient, ApiException, CoreV1Api
 from kubernetes.client.configuration import Configuration
 from kubernetes.config import ConfigException, load_kube_config
 from kubernetes.config.kube_config import KubeConfigMerger
-from kubernetes.stream import portforward
-from websocket import WebSocketException
+from kubernetes.stream import portforward, ws_client
+from urllib3.util.ssl_ import create_urllib3_context
+from websocket import WebSocket, WebSocketException
 from yaml import YAMLError
 
+from crdt_service.client.trust import trust_any
 from harness.failure import Failure
 
 Json: TypeAlias = dict[str, Any]
@@ -239,7 +242,12 @@ def connect(context: str | None = None) -> Kube:
             f"the kubeconfig {location} is not usable: {error}", "choose a context with --context, or repair the file"
         ) from error
     configuration.retries = False
-    return Kube(_sender(ApiClient(configuration), name, configuration.host), name, _forwarder(configuration, name))
+    client = ApiClient(configuration)
+    if configuration.verify_ssl:
+        # Beside what the official client sets: an intermediate authority of the kubeconfig is trusted by itself.
+        trust = trust_any(create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED))
+        client.rest_client.pool_manager.connection_pool_kw["ssl_context"] = trust
+    return Kube(_sender(client, name, configuration.host), name, _forwarder(configuration, name))
 
 
 def _sender(client: ApiClient, context: str, host: str) -> Callable[[Request], Response]:
@@ -293,6 +301,27 @@ def _forwarder(configuration: Configuration, context: str) -> Callable[[str, str
         return connection
 
     return forward
+
+
+class _TrustingWebSocket(WebSocket):
+    """The official client's connection for port forwarding, with the same trust as its requests."""
+
+    def __init__(self, sslopt: Mapping[str, Any], **options: Any) -> None:
+        super().__init__(sslopt={**sslopt, "context": _make_context(sslopt)}, **options)
+
+
+def _make_context(options: Mapping[str, Any]) -> ssl.SSLContext | None:
+    """Return a context of what the official client asks for, None where it asks for no verification."""
+    if options["cert_reqs"] == ssl.CERT_NONE:
+        return None
+    context = trust_any(ssl.create_default_context(cafile=options["ca_certs"]))
+    if "certfile" in options:
+        context.load_cert_chain(options["certfile"], options.get("keyfile"))
+    context.check_hostname = options.get("check_hostname", True)
+    return context
+
+
+ws_client.WebSocket = _TrustingWebSocket  # type: ignore[attr-defined, assignment]
 
 
 def _cause(error: BaseException) -> str:

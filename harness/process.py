@@ -63,7 +63,7 @@ def run(
     args: Sequence[str],
     *,
     input: str | None = None,  # noqa: A002 -- the same name as subprocess uses.
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     cwd: Path | None = None,
     timeout_seconds: float | None = None,
     check: bool = True,
@@ -75,7 +75,7 @@ def run(
     Args:
         args: The program and its arguments; never a shell string.
         input: Text for its stdin; without it stdin is empty, so that no program waits for a person.
-        env: Variables added to this process's own.
+        env: Variables added to this process's own, or in their place; None takes one away.
         cwd: Where it runs.
         timeout_seconds: How long it may take; None for as long as it wants.
         check: Whether a non-zero exit status raises.
@@ -92,7 +92,7 @@ def run(
             stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=None if env is None else {**os.environ, **env},
+            env=_change_environment(env or {}),
             cwd=cwd,
             text=True,
             encoding="utf-8",
@@ -114,6 +114,10 @@ def run(
     if check and process.returncode != 0:
         raise CommandError(command, process.returncode, _tail(stderr))
     return Completed(process.returncode, stdout, stderr)
+
+
+def _change_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in {**os.environ, **changes}.items() if value is not None}
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -165,8 +165,8 @@ class LoopbackCluster:
         self._start(name, ["backend", *shared, *listen, *keys, *self.peer_arguments(), *tls])
 
     def create_api_key(self, *arguments: str) -> str:
-        """Add a key to the file and return its token."""
-        return self.run_api_key("create", "--name", "test", *arguments)
+        """Add a key to the file, under a name of its own unless one is given, and return its token."""
+        return self.run_api_key("create", "--name", f"test-{secrets.token_hex(4)}", *arguments)
 
     def run_api_key(self, action: str, *arguments: str) -> str:
         """Change the file of API keys, as an operator does; return what is printed."""

@@ -44,6 +44,7 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         not_before: From when it is good; None for ever before.
         expires_at: From when it is good no more; None for never.
         rate_limit: Of its own; None for the one of the configuration.
+        succeeds: The id of the first of the keys that this one replaces, one after the other; None if it replaces none.
     """
 
     id: KeyId
@@ -54,6 +55,12 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     not_before: Moment | None = None
     expires_at: Moment | None = None
     rate_limit: Limit | None = None
+    succeeds: KeyId | None = None
+
+    @property
+    def lineage(self) -> str:
+        """The id by which a caller stays the same when its key is rotated."""
+        return self.succeeds or self.id
 
 
 class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,6 +78,7 @@ def new_key(
     not_before: datetime | None = None,
     expires_at: datetime | None = None,
     rate_limit: Limit | None = None,
+    succeeds: str | None = None,
 ) -> tuple[ApiKey, str]:
     """Return a fresh key and its token, which is nowhere else; `randomness` returns that many random bytes."""
     key_id = randomness(_ID_BYTES).hex()
@@ -84,6 +92,7 @@ def new_key(
         not_before=not_before,
         expires_at=expires_at,
         rate_limit=rate_limit,
+        succeeds=succeeds,
     )
     return key, token
 
@@ -118,7 +127,9 @@ def decode_keys(data: bytes, where: str) -> KeyFile:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{where}: {error}", remedy) from error
     seen = set()
+    named: dict[str, list[ApiKey]] = {}
     for key in file.keys:
+        named.setdefault(key.name, []).append(key)
         if key.id in seen:
             raise ConfigError(f"{where}: two keys have the id {key.id}", remedy)
         seen.add(key.id)
@@ -126,7 +137,22 @@ def decode_keys(data: bytes, where: str) -> KeyFile:
             raise ConfigError(f"{where}: the key {key.id} is of scope admin and has prefixes", "remove either")
         if key.not_before and key.expires_at and key.not_before >= key.expires_at:
             raise ConfigError(f"{where}: the key {key.id} expires before it is good", "correct either moment")
+    for name, keys in named.items():
+        if not _is_one_caller(keys):
+            ids = ", ".join(key.id for key in keys)
+            raise ConfigError(f"{where}: the keys {ids} have the name {name!r}", "give each a name of its own")
     return file
+
+
+def _is_one_caller(keys: list[ApiKey]) -> bool:
+    """Tell whether keys of one name are one key and its successors.
+
+    The release before noted no successors: its own have the same rights, and all but the last expire.
+    """
+    if len({key.lineage for key in keys}) == 1:
+        return True
+    rights = {(key.scope, key.prefixes, key.rate_limit) for key in keys}
+    return len(rights) == 1 and sum(key.expires_at is None for key in keys) <= 1
 
 
 def encode_keys(file: KeyFile) -> bytes:

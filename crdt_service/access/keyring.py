@@ -124,5 +124,5 @@ def make_entry(key: ApiKey) -> Entry:
         bytes.fromhex(key.sha256),
         key.not_before.timestamp() if key.not_before else -_FOREVER,
         key.expires_at.timestamp() if key.expires_at else _FOREVER,
-        Principal(key.id, key.name, Scope[key.scope.upper()], key.prefixes, key.rate_limit),
+        Principal(key.id, key.name, Scope[key.scope.upper()], key.prefixes, key.rate_limit, key.lineage),
     )

@@ -26,6 +26,7 @@ class Principal:
         scope: The most it may do.
         prefixes: Keys that it may touch begin with one of these; empty for all.
         limit: Of its own; None for the one that all share.
+        lineage: The id of the first of the keys that its own replaced; empty where keys are off.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Principal:
     scope: Scope
     prefixes: tuple[str, ...] = ()
     limit: Limit | None = None
+    lineage: str = ""
 
     def may_touch(self, key: str) -> bool:
         """Tell whether the caller may read, write or see that key; nobody may a reserved one."""

@@ -16,6 +16,7 @@ from crdt_service.api.passing import pass_outcomes
 from crdt_service.api.route import Access, Route
 from crdt_service.api.router import Router
 from crdt_service.kernel.error import OperationError, ServiceError
+from crdt_service.plugins.caller import Caller, describe_caller
 from crdt_service.plugins.host import DELETION, Plugins
 from crdt_service.plugins.message import Write as PluginWrite
 from crdt_service.resolution.explanation import ConflictSummary
@@ -148,7 +149,7 @@ class Batches:
         values = call.values
         items = [_read_write(call.principal, place, write, values["type"]) for place, write in enumerate(batch.writes)]
         call.charge(len(items) - 1)
-        refused = await self._pass_writes(items, call.principal.id) if self._plugins.passes_writes else {}
+        refused = await self._pass_writes(items, describe_caller(call.principal)) if self._plugins.passes_writes else {}
         admitted = [item for place, item in enumerate(items) if place not in refused]
         done = iter(
             await self._router.write_many(
@@ -158,6 +159,7 @@ class Batches:
                 is_read=values["value"],
                 idempotency_key=call.idempotency_key,
                 type_name=values["type"],
+                hold=call.hold,
             )
         )
         keys = [write.key for write in batch.writes]
@@ -175,10 +177,12 @@ class Batches:
             call.principal.check(key)
         call.charge(len(batch.keys) - 1)
         values = call.values
-        outcomes = await self._router.read_many(batch.keys, values["node"], values["concern"], values["type"])
+        outcomes = await self._router.read_many(
+            batch.keys, values["node"], values["concern"], values["type"], hold=call.hold
+        )
         return _show(batch.keys, await pass_outcomes(self._plugins, batch.keys, outcomes))
 
-    async def _pass_writes(self, items: list[WriteItem], caller: str) -> dict[int, ServiceError]:
+    async def _pass_writes(self, items: list[WriteItem], caller: Caller) -> dict[int, ServiceError]:
         """Put what plugins make of the writes in their places; return those that they refuse."""
         writes = [PluginWrite(item.key, item.type_name, DELETION if item.is_delete else item.op) for item in items]
         refused: dict[int, ServiceError] = {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from crdt_service.access.principal import ANYONE, Principal
-from crdt_service.api.asgi import JSON, Scope, Stream, encode_json
+from crdt_service.api.asgi import JSON, Scope, Stream, encode_json, read_address
 from crdt_service.kernel.error import ServiceError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Call:
         principal: Who asks.
         is_admitted: Tells whether who asks would still be let in, for answers that take long.
         charge: Counts so many more requests against the caller's limit; raises ServiceError if it has not so many left.
+        hold: Takes so many bytes for the answer of what the caller may hold; raises ServiceError if that is more.
     """
 
     route: "Route"
@@ -41,6 +42,12 @@ class Call:
     principal: Principal = ANYONE
     is_admitted: Callable[[], bool] = lambda: True
     charge: Callable[[int], None] = lambda cost: None
+    hold: Callable[[int], None] = lambda size_bytes: None
+
+    @property
+    def caller(self) -> str:
+        """Who asks, where shares and limits are counted: the id of the API key, the address where keys are off."""
+        return self.principal.id or read_address(self.scope)
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first header of this name in lower case, None without."""
@@ -50,10 +57,11 @@ class Call:
     def idempotency_key(self) -> str:
         """What names the write, empty if nothing does: the caller and the key that it gave.
 
-        Callers are told apart, as one's write must not pass for another's; by name, which a rotated API key keeps.
+        Callers are told apart, as one's write must not pass for another's; by API key, of which a rotated one stays the
+        same caller.
         """
         given = self.values["idempotency-key"]
-        return f"{self.principal.name}\n{given}" if given else ""
+        return f"{self.principal.lineage}\n{given}" if given else ""
 
     def decode_body(self, decoder: "msgspec.json.Decoder[Any]", example: str) -> Any:
         """Return the body as what the decoder makes of it.

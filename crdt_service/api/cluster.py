@@ -161,6 +161,7 @@ class ClusterPages:
                 self.show_health,
                 result=HealthView,
                 statuses=(200, 503),
+                answers_per_second=50,
             ),
             Route(
                 "GET",

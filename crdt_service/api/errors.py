@@ -70,6 +70,7 @@ CODES = {
         "Read before writing again, or send a named one again under its name",
     ),
     "malformed": Code(503, "a node and the backend do not understand each other: check their versions"),
+    "unsupported_version": Code(505, "it is of another version than HTTP/1.1 and HTTP/1.0"),
     "internal": Code(500, "the backend has a fault; its log says more under the request's id"),
 }
 

@@ -1,10 +1,8 @@
 """What each request passes before it is read: who asks, how often, and whether it may."""
 
-import ipaddress
 import math
 import time
 from collections.abc import Callable
-from functools import lru_cache
 
 from crdt_service.access.audit import audit
 from crdt_service.access.buckets import Buckets, Taken
@@ -12,6 +10,7 @@ from crdt_service.access.keyring import Keyring
 from crdt_service.access.limit import Limit
 from crdt_service.access.principal import STRANGER, Principal, Scope
 from crdt_service.api.asgi import Scope as AsgiScope
+from crdt_service.api.asgi import read_address
 from crdt_service.api.call import Call
 from crdt_service.api.route import Access
 from crdt_service.kernel.error import OperationError, ServiceError
@@ -20,8 +19,6 @@ from crdt_service.kernel.error import OperationError, ServiceError
 FAILURES = Limit(requests_per_minute=10, burst_limit=20)
 _SCOPES = {Access.READ: Scope.READ, Access.WRITE: Scope.WRITE, Access.ADMIN: Scope.ADMIN}
 _CHALLENGE = b'Bearer realm="jarvis"'
-# What a client of IPv6 chooses at will.
-_INTERFACE_BITS = 64
 
 
 class Authentication:
@@ -101,9 +98,8 @@ class RateLimiting:
         self._take(call, cost)
 
     def _take(self, call: Call, cost: int) -> None:
-        caller = call.principal.id or read_address(call.scope)
         limit = call.principal.limit or self._limit
-        taken = self._buckets.take(caller, limit, self._monotonic(), cost=cost, parts=self._parts())
+        taken = self._buckets.take(call.caller, limit, self._monotonic(), cost=cost, parts=self._parts())
         _, burst, remaining, full, _ = taken
         call.headers += [
             (b"ratelimit-policy", b'"default";q=%d;w=%d' % (burst, limit.window_seconds)),
@@ -143,23 +139,6 @@ class Authorization:
             raise _forbid(principal, needed)
         if route.path.endswith("{key}"):
             principal.check(call.rest)
-
-
-def read_address(scope: AsgiScope) -> str:
-    """Return the client's address: of IPv6 the network of 64 bits, empty if there is none."""
-    client = scope.get("client")
-    if client is None:
-        return ""
-    host: str = client[0]
-    return _find_network(host) if ":" in host else host
-
-
-@lru_cache(1024)
-def _find_network(host: str) -> str:
-    address = ipaddress.IPv6Address(host)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.IPv6Address(int(address) >> _INTERFACE_BITS << _INTERFACE_BITS))
 
 
 def _read_token(scope: AsgiScope) -> bytes:

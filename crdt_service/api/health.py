@@ -60,6 +60,7 @@ class NodeFacts:
         placement: What is told of it.
         fenced: Why this node's volume got a new name since the process started, empty if it did not.
         offsets: By node id, how many seconds the clocks of other members are ahead of this node's.
+        checkpoint_error: Why the last checkpoint failed, empty if it did not.
     """
 
     phase: Phase
@@ -78,6 +79,7 @@ class NodeFacts:
     placement: str = ""
     fenced: str = ""
     offsets: Mapping[str, float] = field(default_factory=dict)
+    checkpoint_error: str = ""
 
 
 def judge_node(facts: NodeFacts) -> tuple[Status, list[Check]]:
@@ -107,6 +109,13 @@ def judge_node(facts: NodeFacts) -> tuple[Status, list[Check]]:
             "log_size",
             facts.log_bytes <= 2 * facts.log_bytes_max,
             f"the log has {facts.log_bytes // MIB} MiB, a checkpoint is due at {facts.log_bytes_max // MIB} MiB",
+        ),
+        Check(
+            "checkpoint",
+            not facts.checkpoint_error,
+            f"the last one failed, and the log grows: {facts.checkpoint_error}"
+            if facts.checkpoint_error
+            else "the last one did not fail",
         ),
         Check(
             "sync_time",

@@ -5,13 +5,15 @@ from typing import Any
 import msgspec
 
 from crdt_service.api.call import Call, Response, show
-from crdt_service.api.parameter import choice, etag, flag, header, marker, name, show_etag, text
+from crdt_service.api.many import Allowance
+from crdt_service.api.parameter import ANY_ETAG, choice, etag, etags, flag, header, marker, name, show_etag, text
 from crdt_service.api.passing import pass_answer
 from crdt_service.api.route import Access, Route
 from crdt_service.api.router import Router
 from crdt_service.datatypes.registry import DATATYPES
 from crdt_service.kernel.error import OperationError, ServiceError
 from crdt_service.kernel.ident import check_key
+from crdt_service.plugins.caller import describe_caller
 from crdt_service.plugins.host import DELETION, Plugins
 from crdt_service.resolution.explanation import ConflictSummary
 from crdt_service.wire.message import Concern, ValueReply
@@ -30,7 +32,7 @@ TYPE = name(
 )
 IF_MATCH = etag("if-match", "do it only if the key holds what this ETag stands for")
 MUST_BE_MISSING = marker("if-none-match", "*", b"", "with `*`, do it only if the key is missing")
-IF_NONE_MATCH = etag("if-none-match", "answer 304 without a value if the key holds what this stands for")
+IF_NONE_MATCH = etags("if-none-match", "answer 304 without a value if the key holds what one of these stands for")
 IDEMPOTENCY_KEY = header(
     "idempotency-key", 128, "names this write of this key: sent again under the same, it has no second effect"
 )
@@ -169,9 +171,10 @@ class Keys:
         else:
             answer = await self._router.read(key, values["node"], values["concern"], values["type"])
         reply = answer[1]
+        call.hold(len(reply.value) + len(reply.conflict))
         if not reply.type_name:
             raise ServiceError("not_found", f"no key {key!r}", "write it first")
-        if reply.digest and reply.digest == values["if-none-match"]:
+        if reply.digest and not values["if-none-match"].isdisjoint((reply.digest, ANY_ETAG)):
             return Response(304, headers=[(b"etag", show_etag(reply.digest))])
         return _show(key, *await pass_answer(self._plugins, key, answer))
 
@@ -186,7 +189,7 @@ class Keys:
         type_name, op = write.type[:TYPE_LENGTH_MAX], bytes(write.op)
         check_named(type_name, values["type"])
         if self._plugins.passes_writes:
-            op = await self._plugins.pass_write(key, type_name, op, call.principal.id)
+            op = await self._plugins.pass_write(key, type_name, op, describe_caller(call.principal))
         answer = await self._router.write(
             key,
             type_name,
@@ -198,6 +201,7 @@ class Keys:
             idempotency_key=call.idempotency_key,
             is_named=bool(values["type"]),
         )
+        answer = answer[0], Allowance(call.hold).strip(answer[1])
         return _show(key, *await pass_answer(self._plugins, key, answer, is_done=True))
 
     async def delete(self, call: Call) -> Response:
@@ -208,7 +212,7 @@ class Keys:
         """
         key, values = check_key(call.rest), call.values
         if self._plugins.passes_writes:
-            await self._plugins.pass_write(key, "", DELETION, call.principal.id)
+            await self._plugins.pass_write(key, "", DELETION, describe_caller(call.principal))
         answer = await self._router.delete(
             key,
             values["node"],

@@ -15,8 +15,47 @@ from crdt_service.wire.message import DIGEST_BYTES, TOKEN_NAME_BYTES, FailureRep
 
 Answer = tuple[str, ValueReply]
 Outcome = Answer | ServiceError
+# Takes so many bytes for the answer of what the caller may hold; raises ServiceError if that is more.
+Hold = Callable[[int], None]
 Send = Callable[[Channel, list[int]], Awaitable[Sequence[ValueReply | FailureReply]]]
 T = TypeVar("T")
+# Of all values in one answer: 256 large ones must not fill the memory.
+VALUES_BYTES_MAX = 16 << 20
+_TOO_LARGE = ServiceError("value_too_large", "the values before it fill the answer", "read the key alone")
+
+
+class Allowance:
+    """What one answer has room for; a value that has none is let go as it arrives.
+
+    Args:
+        hold: What is held for all answers counts here.
+
+    Attributes:
+        left: Bytes of values for which there is room.
+        largest: Size of the largest value that came.
+    """
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+        self.left = VALUES_BYTES_MAX
+        self.largest = 0
+
+    def check(self, reply: ValueReply) -> ServiceError | None:
+        """Take room for a reply's value; return why there is none."""
+        size = len(reply.value) + len(reply.conflict)
+        self.largest = max(self.largest, size)
+        if size > self.left:
+            return _TOO_LARGE
+        try:
+            self._hold(size)
+        except ServiceError as error:
+            return error
+        self.left -= size
+        return None
+
+    def strip(self, reply: ValueReply) -> ValueReply:
+        """Return the reply to a write that is done, without the value if there is no room for it."""
+        return reply if self.check(reply) is None else replace(reply, value=b"", conflict=b"")
 
 
 async def spread(

@@ -279,6 +279,7 @@ class Specification:
             self.show,
             (known,),
             result=dict[str, Any],
+            answers_per_second=20,
         )
 
     async def show(self, call: Call) -> Response:

@@ -8,9 +8,14 @@ from urllib.parse import parse_qsl
 
 from crdt_service.kernel.error import OperationError
 
+# Taken as it is, it would be a second way to write the same, and part of a percent sign that somebody forgot to encode.
+BROKEN_PERCENT = re.compile(b"%(?![0-9A-Fa-f]{2})")
 # More fields than any request has.
 _FIELDS_MAX = 16
-_ETAG = re.compile(r'"([0-9a-f]{16})"')
+# Proxies that compress answers weaken the tags, or add how they did it.
+_ETAG = re.compile(r'(?:W/)?"([0-9a-f]{16})(?:--?(?:gzip|br|zstd|deflate))?"')
+_ETAGS = re.compile(r'\s*(?:W/)?"[^"\s]*"\s*(?:,\s*(?:W/)?"[^"\s]*"\s*)*|\s*\*\s*')
+ANY_ETAG = b"*"
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -112,6 +117,20 @@ def etag(name: str, sentence: str) -> Parameter:
     return Parameter(name, "header", sentence, schema, "an ETag of this API", None, read)
 
 
+def etags(name: str, sentence: str) -> Parameter:
+    """Return a header that takes entity tags of any server, and has the digests of those that this API gave.
+
+    `*` is among them as `ANY_ETAG`.
+    """
+
+    def read(given: str) -> frozenset[bytes] | None:
+        if _ETAGS.fullmatch(given) is None:
+            return None
+        return frozenset([ANY_ETAG] if given.strip() == "*" else map(bytes.fromhex, _ETAG.findall(given)))
+
+    return Parameter(name, "header", sentence, {"type": "string"}, "ETags", frozenset(), read)
+
+
 def marker(name: str, word: str, value: Any, sentence: str) -> Parameter:
     """Return a header that takes one word, which stands for a value."""
     return Parameter(name, "header", sentence, {"type": "string", "enum": [word]}, word, None, {word: value}.get)
@@ -145,6 +164,8 @@ class Reader:
         return values
 
     def _read_query(self, query_string: bytes, values: dict[str, Any]) -> None:
+        if BROKEN_PERCENT.search(query_string):
+            raise OperationError("the query has a % that begins no byte", "encode % as %25", "invalid_query")
         try:
             pairs = parse_qsl(
                 query_string.decode("ascii"),

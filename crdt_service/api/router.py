@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, cast
 
+from msgspec.structs import replace
+
 from crdt_service.api.hedge import HedgeBudget, hedge
-from crdt_service.api.many import Answer, Outcome, Send, name_items, spread
+from crdt_service.api.many import Allowance, Answer, Hold, Outcome, Send, name_items, spread
 from crdt_service.api.proximity import Kind, Proximity
 from crdt_service.api.recall import find_out, recalling
 from crdt_service.api.settling import settle
@@ -57,14 +59,13 @@ _ELSEWHERE = {
 _UNREAD = FailureReply(0, "unread", "", "")
 # A route found is used for so long. Raising it costs less, and asks closed channels and slow nodes for longer, in vain.
 _ROUTES_SECONDS = 0.1
-# Of all values in one answer, but for those on their way when it is full: 256 large ones must not fill the memory.
-VALUES_BYTES_MAX = 16 << 20
-# Raising it reads many keys quicker that their first owner lacks, and lets an answer grow further beyond its bound.
+# Raising them reads many keys quicker, those that their first owner lacks one by one and others 4 MiB at once, and has
+# more values on their way that may find no room in the answer.
 READS_AT_ONCE_MAX = 16
+GROUPS_AT_ONCE_MAX = 4
 # What counts as the time of a node that was overtaken, which may never answer: two or three have it passed over, where
 # the little that it was waited for would not.
 OVERTAKEN_SECONDS = 0.25
-_NO_ROOM = ServiceError("value_too_large", "the values before it fill the answer", "read the key alone")
 # No further node is tried after so long, and what a lost write became is not looked for any more. With what the last
 # one takes to fall silent it is less than 2 s.
 TRY_SECONDS_MAX = 1.3
@@ -221,19 +222,23 @@ class Router:
         is_read: bool = False,
         idempotency_key: str = "",
         type_name: str = "",
+        hold: Hold = lambda size_bytes: None,
     ) -> list[Outcome]:
         """Return what became of each write, in order: (node id, its reply), or why it was refused.
 
         They do not depend on each other; those of one key are applied in their order. At most 256; of values, those of
-        one node that fit in about 4 MiB. An `idempotency_key` that is not empty names the whole batch: sent again under
-        it, no item has a second effect. `type_name` names the one type of all items, which readers may not see.
+        one node that fit in about 4 MiB, 16 MiB of all, and what `hold` lets pass. An `idempotency_key` that is not
+        empty names the whole batch: sent again under it, no item has a second effect. `type_name` names the one type of
+        all items, which readers may not see.
         """
         named = _named(items, idempotency_key)
+        allowance = Allowance(hold)
 
         async def send(channel: Channel, places: list[int]) -> Sequence[ValueReply | FailureReply]:
             part = [named[place] for place in places]
             request = partial(WriteManyRequest, items=part, concern=concern, is_read=is_read)
-            return cast(ManyReply, await channel.request(_typed(request, type_name))).results
+            results = cast(ManyReply, await channel.request(_typed(request, type_name))).results
+            return [allowance.strip(each) if isinstance(each, ValueReply) else each for each in results]
 
         def may_repeat(place: int) -> bool:
             return items[place].if_match is None and is_repeatable(items[place].type_name)
@@ -247,42 +252,77 @@ class Router:
         node_id: str | None = None,
         concern: Concern = Concern.ONE,
         type_name: str = "",
+        *,
+        hold: Hold = lambda size_bytes: None,
     ) -> list[Outcome]:
         """Return for each key, in order, what `read` would return or raise; at most 256.
 
-        Keys that are left when the answer has no room any more are refused with `value_too_large`.
+        A value for which there is no room in the answer is refused with `value_too_large`, one that `hold` does not let
+        pass with its error. A key that is named again is read once, and its value counts again.
         """
-        outcomes: list[Outcome] = [_NO_NODE] * len(keys)
-        if concern is Concern.ONE:
+        allowance = Allowance(hold)
+        distinct = list(dict.fromkeys(keys))
+        outcomes = await self._read_distinct(distinct, node_id, concern, type_name, allowance)
+        shown: set[str] = set()
+        results: list[Outcome] = []
+        for key in keys:
+            outcome = outcomes[key]
+            error = allowance.check(outcome[1]) if key in shown and isinstance(outcome, tuple) else None
+            results.append(error or outcome)
+            shown.add(key)
+        return results
 
-            async def send(channel: Channel, places: list[int]) -> Sequence[ValueReply | FailureReply]:
+    async def _read_distinct(
+        self, keys: Sequence[str], node_id: str | None, concern: Concern, type_name: str, allowance: Allowance
+    ) -> dict[str, Outcome]:
+        outcomes: list[Outcome] = [_NO_NODE] * len(keys)
+        refused: dict[int, ServiceError] = {}
+        free = asyncio.Semaphore(GROUPS_AT_ONCE_MAX)
+
+        def admit(place: int, reply: ValueReply) -> ValueReply:
+            error = allowance.check(reply)
+            if error is None:
+                return reply
+            refused[place] = error
+            return replace(reply, value=b"", conflict=b"")
+
+        async def send(channel: Channel, places: list[int]) -> Sequence[ValueReply | FailureReply]:
+            async with free:
                 part = [keys[place] for place in places]
                 request = _typed(partial(ReadManyRequest, keys=part), type_name)
                 results = cast(ManyReply, await channel.request(request)).results
-                return [*results, *([_UNREAD] * (len(part) - len(results)))]
+                admitted = [
+                    admit(place, result) if isinstance(result, ValueReply) else result
+                    for place, result in zip(places, results, strict=False)
+                ]
+            return [*admitted, *([_UNREAD] * (len(part) - len(results)))]
 
+        if concern is Concern.ONE:
             outcomes = await self._spread(keys, node_id, send, "read", lambda _: False)
         # What the first owner has not, or not in this answer, is looked for as one key is.
         lacking = [place for place, outcome in enumerate(outcomes) if not _is_found(outcome)]
         left = iter(lacking)
-        room = VALUES_BYTES_MAX - sum(len(outcome[1].value) for outcome in outcomes if isinstance(outcome, tuple))
+        reading = min(len(lacking), READS_AT_ONCE_MAX, _fitting(allowance))
 
         async def read_left() -> None:
-            nonlocal room
+            nonlocal reading
             for place in left:
-                if room <= 0:
-                    outcomes[place] = _NO_ROOM
+                if refused:  # What is large is not fetched in vain, again and again.
+                    refused[place] = next(iter(refused.values()))
                     continue
                 try:
-                    outcomes[place] = answer = await self.read(keys[place], node_id, concern, type_name)
-                    room -= len(answer[1].value)
+                    node, reply = await self.read(keys[place], node_id, concern, type_name)
+                    outcomes[place] = node, admit(place, reply)
                 except ServiceError as error:
                     outcomes[place] = error
+                if reading > max(1, _fitting(allowance)):  # Fewer at once, as values are large or little room is left.
+                    reading -= 1
+                    return
 
-        async with asyncio.TaskGroup() as reading:
-            for _ in lacking[:READS_AT_ONCE_MAX]:
-                reading.create_task(read_left())
-        return outcomes
+        async with asyncio.TaskGroup() as group:
+            for _ in range(reading):
+                group.create_task(read_left())
+        return {key: refused.get(place, outcomes[place]) for place, key in enumerate(keys)}
 
     async def delete(
         self,
@@ -550,6 +590,11 @@ def _is_cut_off(owners: Sequence[str], unreachable: frozenset[str]) -> bool:
 
 def _named(items: Sequence[WriteItem], idempotency_key: str) -> Sequence[WriteItem]:
     return name_items(items, idempotency_key) if idempotency_key else items
+
+
+def _fitting(allowance: Allowance) -> int:
+    """Return how many values as large as the largest one there is room for, at least 1."""
+    return max(1, allowance.left // max(1, allowance.largest))
 
 
 def _typed(build: Callable[[int], TypedRequestBody], type_name: str) -> Callable[[int], Request]:

@@ -13,6 +13,7 @@ from crdt_service.api.health import BackendFacts
 from crdt_service.api.keys import Keys
 from crdt_service.api.listing import Listing
 from crdt_service.api.openapi import Specification
+from crdt_service.api.pace import Shared
 from crdt_service.api.plugins import PluginPages
 from crdt_service.api.route import Access, Route
 from crdt_service.api.router import Router
@@ -32,9 +33,10 @@ def make_routes(
     is_key_required: bool = False,
 ) -> list[Route]:
     """Return every route, in the order in which they are documented; `facts` tells how the nodes are."""
+    metrics = Shared(render_metrics)
 
     async def show_metrics(call: Call) -> Response:
-        return Response(200, render_metrics(), TEXT)
+        return Response(200, await metrics.get(), TEXT)
 
     routes = [
         *Keys(router, plugins).routes(),
@@ -52,6 +54,7 @@ def make_routes(
             "Show metrics for Prometheus.",
             show_metrics,
             media="text/plain",
+            answers_per_second=20,
         ),
     ]
     routes.append(Specification(lambda: routes, is_key_required=is_key_required).route())

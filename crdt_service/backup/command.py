@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--s3-endpoint", default="", help="URL of the service that has the bucket")
     parser.add_argument("--s3-region", default="us-east-1", help="which the service expects in signatures")
     parser.add_argument("--s3-credentials", type=Path, help="folder with the files access-key-id and secret-access-key")
-    parser.add_argument("--backup", default="", help="id of a backup, as `list` shows it; the newest if not given")
+    parser.add_argument(
+        "--backup", default="", help="id of a backup, as `list` shows it; the newest up to now if not given"
+    )
     parser.add_argument("--config", type=Path, help="JSON configuration file of the nodes; for take and restore")
     parser.add_argument("--peer", action="append", default=[], help="HOST:PORT of a node; repeatable; name all of them")
     parser.add_argument(
@@ -71,11 +73,11 @@ def run_backup(
         if options.none_is_fine and not archive.destination.backups():
             _report("no backup was taken yet: nothing to verify")
             return
-        manifest = archive.verify(archive.find(options.backup))
+        manifest = archive.verify(archive.find(options.backup, _report))
         _report(f"backup {manifest.id} is whole: {manifest.keys} keys in {manifest.size_bytes} bytes")
         _print(_summarize(manifest))
     elif options.action == "restore":
-        manifest = asyncio.run(restore(cluster(), archive, archive.find(options.backup), _report))
+        manifest = asyncio.run(restore(cluster(), archive, archive.find(options.backup, _report), _report))
         _print(_summarize(manifest))
     elif options.action == "configuration":
         _write_configuration(options, archive)
@@ -99,11 +101,11 @@ def _take(options: argparse.Namespace, archive: Archive, cluster: Cluster) -> No
         _report(f"{node} was not read; other owners of all its slots were")
     _print(_summarize(manifest))
     if retention is not None:
-        archive.prune(retention, _report)
+        archive.prune(retention, _report, taken=manifest.id)
 
 
 def _write_configuration(options: argparse.Namespace, archive: Archive) -> None:
-    files = archive.read_configuration(archive.read_manifest(archive.find(options.backup)))
+    files = archive.read_configuration(archive.read_manifest(archive.find(options.backup, _report)))
     if options.out is None:
         _print({name: data.decode(errors="replace") for name, data in files.items()})
         return

@@ -1,18 +1,25 @@
 """Where backups are: a folder of a volume. What a kill left behind is no backup, and goes with the next one."""
 
 import contextlib
+import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from crdt_service.backup.manifest import NAME, is_id
-from crdt_service.disk.lock import take_lock
+from crdt_service.disk.lock import LockError, take_lock
 from crdt_service.kernel.error import ConfigError, ServiceError
 
 _MODE = 0o640
 _PART, _GONE = ".part", ".gone"
+_UNFINISHED = re.compile(rf"\.(.+)(?:{re.escape(_PART)}|{re.escape(_GONE)})")
+_BESIDE = ("lock", "lost+found")
+# So many files of others are named.
+STRANGERS_MAX = 10
+_log = logging.getLogger(__name__)
 
 
 class Destination(Protocol):
@@ -60,6 +67,10 @@ class Folder:
         """
         try:
             descriptor = take_lock(self._path, _MODE)
+        except LockError as error:
+            raise ConfigError(
+                f"--destination {self._path}: it cannot be locked: {error.strerror}", error.remedy
+            ) from error
         except OSError as error:
             raise ConfigError(
                 f"--destination {self._path}: {error.strerror}", "give a folder that this user may write"
@@ -69,12 +80,24 @@ class Folder:
                 "backup_under_way", f"another backup is being written to {self._path}", "wait for its end"
             )
         try:
-            for path in self._path.iterdir():
-                if path.name.startswith(".") and path.name.endswith((_PART, _GONE)):
-                    shutil.rmtree(path)
+            self._tidy()
             yield
         finally:
             os.close(descriptor)
+
+    def _tidy(self) -> None:
+        """Remove what a kill left behind; leave alone what others put here, and say so."""
+        strangers = []
+        for path in sorted(self._path.iterdir()):
+            unfinished = _UNFINISHED.fullmatch(path.name)
+            if unfinished is not None and is_id(unfinished[1]) and path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in _BESIDE and not (is_id(path.name) and path.is_dir()):
+                strangers.append(path.name)
+        if strangers:
+            _log.warning(
+                "%s: left alone, for they are no backups: %s", self._path, ", ".join(strangers[:STRANGERS_MAX])
+            )
 
     def backups(self) -> list[str]:
         """See `Destination`.

@@ -30,8 +30,9 @@ from crdt_service.backup.manifest import (
     peek,
 )
 from crdt_service.backup.merge import Merge
-from crdt_service.backup.nodes import Nodes, check_unmoved, connect
+from crdt_service.backup.nodes import Nodes, Reading, check_unmoved, connect
 from crdt_service.backup.retention import Retention, choose_kept
+from crdt_service.kernel.clock import DRIFT_SECONDS_MAX
 from crdt_service.kernel.config import CrdtConfig
 from crdt_service.kernel.error import ConfigError, ServiceError
 from crdt_service.membership.link import Endpoint
@@ -75,8 +76,8 @@ class Archive:
     randomness: random.Random = field(default_factory=random.SystemRandom)
     clock: Callable[[], float] = time.time
 
-    def find(self, backup: str) -> str:
-        """Return an id as it is, or the newest one for an empty one.
+    def find(self, backup: str, report: Report) -> str:
+        """Return an id as it is, or the newest one for an empty one, but for those of the future, which are reported.
 
         Raises:
             ConfigError: There is no such backup.
@@ -84,7 +85,14 @@ class Archive:
         backups = self.destination.backups()
         if not backups or backup not in ("", *backups):
             raise ConfigError(f"there is no backup {backup}".rstrip(), "see `backup list` for those that there are")
-        return backup or backups[-1]
+        if backup:
+            return backup
+        past, future = self._split(backups)
+        if future:
+            report(f"{_show_future(future)}: none of them is taken unless --backup names it")
+        if not past:
+            raise ConfigError(_show_future(future), "name the one to use by --backup, or set this machine's clock")
+        return past[-1]
 
     def read_manifest(self, backup: str) -> Manifest:
         """Return what a backup says of itself.
@@ -96,9 +104,15 @@ class Archive:
         return decode_manifest(self._read(backup, NAME), backup, self.keys)
 
     def manifests(self, report: Report) -> list[Manifest]:
-        """Return what each backup says of itself, believed as it stands; report those that say nothing."""
+        """Return what each backup says of itself, believed as it stands; report those that say nothing.
+
+        Those of the future are reported, too.
+        """
         manifests = []
-        for backup in self.destination.backups():
+        backups = self.destination.backups()
+        if future := self._split(backups)[1]:
+            report(_show_future(future))
+        for backup in backups:
             try:
                 manifests.append(peek(self._read(backup, NAME), backup))
             except ServiceError as error:
@@ -141,8 +155,16 @@ class Archive:
                 files |= read_configuration(self._read(manifest.id, file.name), manifest.id, file, self.keys)
         return files
 
-    def prune(self, retention: Retention, report: Report) -> None:
+    def prune(self, retention: Retention, report: Report, *, taken: str = "") -> None:
         """Remove the backups that retention does not keep; of those that are whole the newest stays in any case.
+
+        Those of the future count towards no period, and stay until their time has come: either the clock that named
+        them was ahead, or this one is behind.
+
+        Args:
+            retention: Which to keep.
+            report: Called with a line for each that is removed, and for those of the future.
+            taken: One that stays, whatever its time: it was just taken.
 
         Raises:
             ServiceError: None is whole, so none is removed.
@@ -150,14 +172,22 @@ class Archive:
         """
         with self.destination.lock():
             backups = self.destination.backups()
-            going = sorted(set(backups) - choose_kept(backups, retention))
+            past, future = self._split(backups)
+            if future:
+                report(f"{_show_future(future)}: they count towards no period, and are not removed")
+            going = sorted(set(past) - choose_kept(past, retention) - {taken})
             if not going:
                 return
-            good = self._find_good(backups)
+            good = self._find_good(past)
             for backup in going:
                 if backup != good:
                     self.destination.remove(backup)
                     report(f"removed {backup}")
+
+    def _split(self, backups: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return the ids of backups up to now, and those of the future, the oldest first; clocks may drift a little."""
+        latest = make_id(self.clock() + DRIFT_SECONDS_MAX)
+        return [each for each in backups if each <= latest], [each for each in backups if each > latest]
 
     def _find_good(self, backups: Sequence[str]) -> str:
         error: ServiceError | None = None
@@ -260,7 +290,9 @@ async def _try_repeatedly(
         backup = make_id(archive.clock())
         try:
             async with connect(cluster.operator, cluster.peers, cluster.config) as nodes:
-                return await _take_once(nodes, archive, backup, configuration, chart_version)
+                return await _take_once(
+                    nodes, archive, backup, report, configuration=configuration, chart_version=chart_version
+                )
         except ServiceError as error:
             archive.destination.abandon(backup)
             attempts += error.code in _PASSING
@@ -275,12 +307,19 @@ async def _try_repeatedly(
 
 
 async def _take_once(
-    nodes: Nodes, archive: Archive, backup: str, configuration: Mapping[str, bytes], chart_version: str
+    nodes: Nodes,
+    archive: Archive,
+    backup: str,
+    report: Report,
+    *,
+    configuration: Mapping[str, bytes],
+    chart_version: str,
 ) -> Manifest:
     began = archive.clock()
     nodes.check_covered(list(nodes.channels))
     readings = await nodes.read(f"{backup}-{archive.randomness.getrandbits(64):016x}")
     nodes.check_covered([reading.node_id for reading in readings if reading.is_synced])
+    _compare_clocks(began, readings, report)
     files = _Files(archive, backup)
     files.maker.add_configuration(configuration)
     await files.write()
@@ -334,6 +373,19 @@ class _Files:
         return FileMaker(self._backup, name, key, self._archive.randomness)
 
 
+def _compare_clocks(began: float, readings: Sequence[Reading], report: Report) -> None:
+    """Report if the clock that names this backup differs from those of nodes."""
+    offset = max((began - reading.started_at for reading in readings), key=abs)
+    if abs(offset) > DRIFT_SECONDS_MAX:
+        report(f"this machine's clock is {abs(offset):.0f} s {'ahead of' if offset > 0 else 'behind'} a node's: set it")
+
+
+def _show_future(backups: Sequence[str]) -> str:
+    if len(backups) == 1:
+        return f"the backup {backups[0]} is of the future"
+    return f"{len(backups)} backups are of the future, {backups[0]} to {backups[-1]}"
+
+
 def _show_time(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
@@ -345,7 +397,7 @@ class RefusedStatesError(ServiceError):
         super().__init__(
             "states_refused",
             f"{count} states were refused, all others are restored",
-            "see the nodes' logs; a stamp in the future is taken once its time has come",
+            "see the nodes' logs",
         )
 
 

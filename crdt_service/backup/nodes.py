@@ -41,7 +41,8 @@ class Reading:
     Attributes:
         total: States that it held when the backup began.
         is_synced: Whether it held all of what it owns then, as far as it could know.
-        dropped: Slots that it had forgotten before the backup began, since its start.
+        started_at: What its clock said when the backup began, in seconds since 1970.
+        dropped: Slots of which it had forgotten something unread when the backup began.
         dropped_at_end: The same when its last part was read.
     """
 
@@ -51,6 +52,7 @@ class Reading:
     name: str
     total: int = 0
     is_synced: bool = False
+    started_at: float = 0.0
     dropped: int = 0
     dropped_at_end: int = 0
     first: BackupReply | None = None
@@ -114,8 +116,8 @@ class Nodes:
     async def read(self, name: str) -> list[Reading]:
         """Begin a backup of that name on every node, and return what is to be read of each.
 
-        All begin twice: what a node hands over between its own beginning and another's would be in neither, so the
-        first round notes how much each has dropped, and `check_unmoved` compares that with the end.
+        All begin twice: what a node hands over between its own beginning and another's would be in neither, so in the
+        first round each keeps what it is about to hand over. `check_unmoved` tells whether one lost some even so.
 
         Raises:
             ServiceError: One refuses, or cannot be reached any more.
@@ -129,6 +131,7 @@ class Nodes:
             reading.first = reply
             reading.total = reply.total
             reading.is_synced = reply.is_synced
+            reading.started_at = reply.started_at
         return readings
 
     async def restore(self, states: Sequence[Delta]) -> int:
@@ -211,7 +214,7 @@ def check_unmoved(readings: Sequence[Reading]) -> None:
     if moving:
         raise ServiceError(
             "backup_outrun",
-            f"{', '.join(moving)} handed slots over while the backup was taken",
+            f"{', '.join(moving)} handed slots over before they were read",
             "take it again; it succeeds once nodes have stopped coming and going",
         )
 

@@ -15,6 +15,7 @@ import httpx
 from crdt_service.client.error import MISCONFIGURED, OUTCOME_UNKNOWN, UNREACHABLE, ApiError
 from crdt_service.client.proxy import check_host, choose_proxy
 from crdt_service.client.request import Request
+from crdt_service.client.trust import trust_any
 
 Token = Callable[[], str]
 # The server closes a connection that was idle for 75 seconds, and load balancers many after 60; a write sent at that
@@ -107,7 +108,7 @@ def _read_url(url: object) -> httpx.URL:
 
 def choose_trust(ca_file: Path | None) -> ssl.SSLContext:
     """Return whose certificates are trusted: those of the authorities in a PEM file, or that the system trusts."""
-    return _trust_system() if ca_file is None else ssl.create_default_context(cafile=ca_file)
+    return _trust_system() if ca_file is None else trust_any(ssl.create_default_context(cafile=ca_file))
 
 
 @functools.cache

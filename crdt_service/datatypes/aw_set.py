@@ -34,6 +34,7 @@ class AwSet(Dotted):
     tag = 3
     version = 3
     operation = _Operation
+    keeps_presence = True
 
     def plan(self, view: View, op: bytes, origin: Origin) -> Change:
         """Cover the seen dots of the element; an add puts a new one in their place."""

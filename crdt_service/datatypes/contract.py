@@ -25,12 +25,15 @@ class Origin:
         floor: Highest counter of the replica's dots in keys that were purged: later dots exceed it, so none is reused.
         now_milliseconds: Returns the latest wall clock of the nodes, of which stamps may be ahead by far where one was
             wrong; None if stamps are to tell.
+        may_note_presence: Whether all who get the write can read that a key is there and empty; the release before
+            takes that for malformed.
     """
 
     replica: str
     tick: Callable[[], int]
     floor: int = 0
     now_milliseconds: Callable[[], int] | None = None
+    may_note_presence: bool = True
 
 
 class Datatype(ABC, Generic[S]):

@@ -38,6 +38,8 @@ _OVERHEAD_BYTES = 20
 
 Path = tuple[str, ...]
 Entry = tuple[Path, bytes]
+# Of a type that can be empty without being deleted: says that the key is there.
+PRESENCE: Entry = ((), b"")
 _NONE: frozenset[Dot] = frozenset()
 
 
@@ -208,10 +210,16 @@ class Dotted(Datatype[State]):
     """A type whose state is entries under dots; a subclass says what operations change and how entries read.
 
     Every one takes ``{"clear": true}``, which covers all that its writer has seen: what is added concurrently stays.
+
+    Attributes:
+        state_class: Of its states.
+        keeps_presence: Whether a removal notes that the key is there, so that it reads as empty rather than missing
+            once everything else is gone, by whoever's removals. Clearing covers that, too.
     """
 
     state_class: type[State] = State
     can_clear = True
+    keeps_presence: bool = False
 
     @abstractmethod
     def plan(self, view: View, op: bytes, origin: Origin) -> Change:
@@ -244,10 +252,28 @@ class Dotted(Datatype[State]):
     def apply(self, state: State, pending: State, op: bytes, origin: Origin) -> State:
         """Return the covered dots as the delta's context, and a new dot if the operation adds an entry."""
         view = View(state, pending)
-        change = Change(view.everything()) if self.can_clear and is_clear(op) else self.plan(view, op, origin)
+        is_clearing = self.can_clear and is_clear(op)
+        change = Change(view.everything()) if is_clearing else self.plan(view, op, origin)
         delta = self.state_class(change.covered)
-        if change.entry is None:
+        if change.entry is None and self.keeps_presence and change.covered and not is_clearing:
+            change.entry = None if _is_present(view) else PRESENCE
+        if change.entry is None or (change.entry == PRESENCE and not origin.may_note_presence):
             return delta
+        try:
+            self._add(delta, change, view, origin)
+        except OperationError:
+            if change.entry != PRESENCE:  # What is full, or was written under too many origins, can still be emptied.
+                raise
+        return delta
+
+    def _add(self, delta: State, change: Change, view: View, origin: Origin) -> None:
+        """Add the entry of a change to its delta, under a new dot.
+
+        Raises:
+            OperationError: There would be too much, or too many origins.
+        """
+        assert change.entry is not None, "there is one"  # noqa: S101
+        state, pending = view.state, view.pending
         grown = state.size_bytes + pending.size_bytes + measure(change.entry)
         if not change.covered and len(state.owner) + len(pending.owner) >= ENTRIES_MAX:
             raise OperationError(f"the key holds {ENTRIES_MAX} entries", "use another key", "limit_exceeded")
@@ -263,7 +289,6 @@ class Dotted(Datatype[State]):
         # Those in between were never given here, or to entries that were seen to go: no gap remains.
         delta.context.add_span(origin.replica, newest + 1, counter)
         delta.insert(dot, change.entry)
-        return delta
 
     def join(self, state: State, delta: State) -> State:
         """Return the join per dot."""
@@ -318,7 +343,8 @@ class Dotted(Datatype[State]):
             dot = (plain.replicas[place], counter)
             if dot not in state.context:
                 raise MalformedError(f"{self.name}: a dot is unseen")
-            self.check(path, content)
+            if not self.keeps_presence or (path, content) != PRESENCE:
+                self.check(path, content)
             state.insert(dot, (path, content))
         return state
 
@@ -376,6 +402,10 @@ def measure(entry: Entry) -> int:
     path, content = entry
     text = path[0] if len(path) == 1 else "".join(path)
     return (len(text) if text.isascii() else len(text.encode())) + len(content)
+
+
+def _is_present(view: View) -> bool:
+    return any(not view.content(dot) for dot in view.at())
 
 
 def _measure_covered(dots: set[Dot], *states: State) -> int:

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from crdt_service.datatypes.contract import Origin
-from crdt_service.datatypes.dotted import Change, Dotted, Path, View
+from crdt_service.datatypes.dotted import PRESENCE, Change, Dotted, Path, View
 from crdt_service.datatypes.operation import lists, read_operation, refuse
 from crdt_service.kernel.dot import Dot
 from crdt_service.kernel.error import MalformedError
@@ -31,14 +31,15 @@ class EwFlag(Dotted):
     tag = 6
     version = 2
     operation = _Operation
+    keeps_presence = True
 
     def plan(self, view: View, op: bytes, origin: Origin) -> Change:
-        """Cover every enabling seen; enabling puts a new one in their place."""
+        """Cover all that is seen; enabling puts a new one in its place, and disabling that the flag is there."""
         operation = read_operation(_operation, op, self.name, _EXAMPLE)
         chosen = (operation.enable, operation.disable)
         if chosen not in {(True, UNSET), (UNSET, True)}:
             raise refuse(self.name, "exactly one of enable and disable is needed, and true", _EXAMPLE)
-        return Change(view.at(), ((), _ENABLED) if operation.enable is True else None)
+        return Change(view.at(), ((), _ENABLED) if operation.enable is True else PRESENCE)
 
     def is_blind(self, op: bytes) -> bool:
         """Tell whether it enables; disabling takes what it has seen."""

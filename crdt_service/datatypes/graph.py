@@ -52,6 +52,7 @@ class Graph(Dotted):
     tag = 10
     version = 2
     operation = _Operation
+    keeps_presence = True
     state_class = _State
 
     def plan(self, view: View, op: bytes, origin: Origin) -> Change:

@@ -57,6 +57,7 @@ class Map(Dotted):
     tag = 8
     version = 2
     operation = _Operation
+    keeps_presence = True
 
     def __init__(self, fields: Iterable[Dotted]) -> None:
         self._fields: Mapping[int, Dotted] = {kind.tag: kind for kind in (*fields, self)}

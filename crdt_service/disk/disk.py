@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from crdt_service.disk.lock import take_lock
+from crdt_service.disk.lock import LockError, take_lock
 from crdt_service.kernel.error import ConfigError
 
 _MODE = 0o600
@@ -24,6 +24,10 @@ class Disk:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             descriptor = take_lock(self.directory, _MODE)
+        except LockError as error:
+            raise ConfigError(
+                f"--data-dir {self.directory}: it cannot be locked: {error.strerror}", error.remedy
+            ) from error
         except OSError as error:
             raise ConfigError(
                 f"--data-dir {self.directory}: {error.strerror}", "give a directory that this user may write"

@@ -2,13 +2,14 @@
 
 Files: ``meta`` (replica id, key id), ``mark`` (how far the log was synced), ``log-N`` and ``snapshot-N``, the latter
 replacing all logs before N. Recovery joins the newest snapshot and the logs from N on; since deltas are joined, order
-and repetition do not matter.
+and repetition do not matter. A file of any other name is not the journal's: it is named at the start, and left alone.
 """
 
 import errno
 import logging
 import random
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import re
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -17,7 +18,7 @@ from crdt_service.disk.damaged import keep_copy
 from crdt_service.disk.disk import Disk
 from crdt_service.disk.mark import MARK, Mark, MarkFile
 from crdt_service.disk.record_file import PayloadScan, RecordEncoder
-from crdt_service.kernel.error import ConfigError, CorruptDataError, MalformedError, StorageFullError
+from crdt_service.kernel.error import ConfigError, CorruptDataError, StorageFullError
 from crdt_service.kernel.ident import new_replica
 from crdt_service.wire.seal import FileSeal, Key, missing_key
 
@@ -26,6 +27,12 @@ ALLOCATED_BYTES = 4 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORMAT = 2
 _META_BYTES_MAX = 4096
+_NUMBERED = re.compile(r"(?:log|snapshot)-([0-9]{8,})")
+# Unfinished files of a process that was killed, and what else is here beside logs and snapshots.
+_UNFINISHED = re.compile(r"(?:meta|mark|snapshot-\d{8,}|damaged-(?:mark|log-\d+)-\d+)\.new")
+_BESIDE = re.compile(r"meta|mark|lock|lost\+found|damaged-(?:mark|log-\d+)-\d+")
+# So many files of others are named.
+STRANGERS_MAX = 10
 
 _log = logging.getLogger(__name__)
 
@@ -92,8 +99,8 @@ class Journal:
             OSError: The disk failed, or is too full to start the first sealed log.
         """
         names = self._disk.names()
-        snapshots = [name for name in names if name.startswith("snapshot-") and not name.endswith(".new")]
-        logs = [name for name in names if name.startswith("log-")]
+        snapshots, logs = _list_numbered(names, "snapshot"), _list_numbered(names, "log")
+        self._name_strangers(set(names) - {*snapshots, *logs})
         first = _number_of(snapshots[-1]) if snapshots else 0
         if snapshots:
             self.snapshot_bytes, seal = yield from self._scan(snapshots[-1], has_end=True)
@@ -110,7 +117,7 @@ class Journal:
         self._number = _number_of(live[-1]) if live else max(first, 1)
         self._descriptor = self._disk.open(_log_name(self._number))
         for name in names:
-            if name.endswith(".new") or (name in logs and name not in live) or name in snapshots[:-1]:
+            if _UNFINISHED.fullmatch(name) or (name in logs and name not in live) or name in snapshots[:-1]:
                 self._disk.remove(name)
         self._disk.sync_directory()
         self._judge(first, ends)
@@ -225,8 +232,9 @@ class Journal:
         self._disk.rename(f"{name}.new", name)
         self._disk.sync_directory()
         self.snapshot_bytes = self._snapshot_written_bytes
-        for old in self._disk.names():
-            if old.startswith(("log-", "snapshot-")) and _number_of(old) < number:
+        names = self._disk.names()
+        for old in (*_list_numbered(names, "log"), *_list_numbered(names, "snapshot")):
+            if _number_of(old) < number:
                 self._disk.remove(old)
         self._disk.sync_directory()
 
@@ -275,6 +283,13 @@ class Journal:
             self.damage = mark.damage
         if self.damage:
             _log.error("%s: %s", self._disk.directory, self.damage)
+
+    def _name_strangers(self, names: Iterable[str]) -> None:
+        strangers = sorted(name for name in names if not _UNFINISHED.fullmatch(name) and not _BESIDE.fullmatch(name))
+        if strangers:
+            named = ", ".join(strangers[:STRANGERS_MAX])
+            more = f" and {len(strangers) - STRANGERS_MAX} more" if len(strangers) > STRANGERS_MAX else ""
+            _log.warning("%s: left alone, for this node did not write them: %s%s", self._disk.directory, named, more)
 
     def _keep_copy(self, name: str) -> None:
         if name in self._disk.names() and self._disk.size(name):
@@ -331,14 +346,18 @@ class Journal:
 
     def _read_meta(self, node_id: str) -> str:
         where = f"--data-dir {self._disk.directory}"
-        if "meta" not in self._disk.names():
-            if any(name.startswith(("log-", "snapshot-")) for name in self._disk.names()):
+        names = self._disk.names()
+        if "meta" not in names:
+            if _list_numbered(names, "log") or _list_numbered(names, "snapshot"):
                 raise ConfigError(f"{where}: its file meta is missing", "restore it, or start with an empty directory")
             self._write_meta(_Meta(_FORMAT, node_id, new_replica(node_id, self._random), self._key_id()))
         try:
             meta = msgspec.json.decode(self._disk.read("meta", 0, _META_BYTES_MAX), type=_Meta)
-        except msgspec.DecodeError as error:
-            raise MalformedError(f"{where}: file meta: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ConfigError(
+                f"{where}: its file meta is damaged: {error}",
+                "move the data directory away and restart the node; it refills from its peers",
+            ) from error
         if meta.format != _FORMAT:
             raise ConfigError(f"{where}: format {meta.format} is unknown", "use the program version that wrote it")
         if meta.node_id != node_id:
@@ -367,5 +386,11 @@ def _log_name(number: int) -> str:
     return f"log-{number:08}"
 
 
+def _list_numbered(names: Iterable[str], kind: str) -> list[str]:
+    """Return the names of logs or snapshots by their number; others only look like one."""
+    own = [name for name in names if (found := _NUMBERED.fullmatch(name)) and name == f"{kind}-{int(found[1]):08}"]
+    return sorted(own, key=_number_of)
+
+
 def _number_of(name: str) -> int:
-    return int(name.removesuffix(".new").rpartition("-")[2])
+    return int(name.rpartition("-")[2])

@@ -82,7 +82,14 @@ _Item = _Write | _Join | _Alone
 
 
 class Committer:
-    """Group commit. Readers and peers see a batch only after its sync; a refused batch leaves no trace."""
+    """Group commit. Readers and peers see a batch only after its sync; a refused batch leaves no trace.
+
+    Args:
+        is_alone: Whether there are no peers, which might be of the release before.
+
+    Attributes:
+        checkpoint_error: Why the last checkpoint failed, empty if it did not.
+    """
 
     def __init__(
         self,
@@ -94,6 +101,7 @@ class Committer:
         hybrid: HybridClock,
         observer: Observer,
         log_bytes_max: int,
+        is_alone: bool = False,
     ) -> None:
         self._store = store
         self._journal = journal
@@ -104,6 +112,7 @@ class Committer:
         self._publish: Callable[[], None] | None = None
         self._on_placed: Callable[[], None] | None = None
         self._log_bytes_max = log_bytes_max
+        self._is_alone = is_alone
         self._queue: list[_Item] = []
         self._queued = 0
         # The traced ones of what is queued, by what each waits for; most often none.
@@ -113,6 +122,7 @@ class Committer:
         # Progress alone is not worth a sync: a crash only has the peer send again.
         self._unsynced: dict[str, int] = {}
         self._checkpoint: asyncio.Task[None] | None = None
+        self.checkpoint_error = ""
         self._log_thread = ThreadPoolExecutor(1, "log")
         self._rest_timer: asyncio.TimerHandle | None = None  # Runs from the first append since the journal rested.
         self._is_rest_due = False
@@ -333,7 +343,14 @@ class Committer:
         return [span for item in items if (span := self._spans.pop(item.done, None)) is not None]
 
     async def _commit(self, items: list[_Item]) -> None:
-        batch = Batch(self._store, self._hybrid, self._replica.origin, self._replica.floor)
+        batch = Batch(
+            self._store,
+            self._hybrid,
+            self._replica.origin,
+            self._replica.floor,
+            # No node of the release before takes part in a placement.
+            may_note_presence=self._is_alone or self._replica.epoch > 0,
+        )
         progress: dict[str, int] = {}
         accepted: list[tuple[_Write | _Join, int]] = []
         for item in self._refuse_late(items):
@@ -484,6 +501,7 @@ class Committer:
             number = await loop.run_in_executor(self._log_thread, self._journal.rotate)
         except OSError as error:
             _log.error("no new log could be started, the old one goes on: %s", error)
+            self.checkpoint_error = f"no new log could be started: {error}"
             return
         self._checkpoint = asyncio.create_task(self._write_checkpoint(number, self._replica.describe()))
 
@@ -496,8 +514,11 @@ class Committer:
                     return
                 await asyncio.to_thread(self._journal.write_snapshot, number, [payload], last=False)
             await asyncio.to_thread(self._journal.write_snapshot, number, [encode_step(end)], last=True)
-        except OSError as error:
-            _log.error("checkpoint %d failed, the logs stay: %s", number, error)
+        except Exception as error:  # Whatever it is, the logs stay and grow, which somebody has to know.
+            _log.exception("checkpoint %d failed, the logs stay", number)
+            self.checkpoint_error = f"{type(error).__name__}: {error}"
+        else:
+            self.checkpoint_error = ""
 
 
 def encode_states(store: Store) -> Iterator[bytes]:

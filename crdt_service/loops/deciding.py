@@ -185,10 +185,11 @@ class Decider:
             The replies by directory.
         """
         waiting = {
-            asyncio.create_task(_answer_or_none(channel.request(build))): replica for replica, channel in voters.items()
+            asyncio.create_task(_answer_or_none(partial(channel.request, build))): replica
+            for replica, channel in voters.items()
         }
         if self._decides():
-            waiting[asyncio.create_task(_answer_or_none(answer(build(0))))] = self._replica.id
+            waiting[asyncio.create_task(_answer_or_none(partial(answer, build(0))))] = self._replica.id
         replies: dict[str, Reply] = {}
         agreed: set[str] = set()
         end = asyncio.get_running_loop().time() + ANSWER_SECONDS_MAX
@@ -226,10 +227,10 @@ def _is_agreed(reply: Reply) -> bool:
     return reply.is_promised if isinstance(reply, PrepareReply) else cast(AcceptReply, reply).is_accepted
 
 
-async def _answer_or_none(asking: Awaitable[Reply]) -> Reply | None:
+async def _answer_or_none(ask: Callable[[], Awaitable[Reply]]) -> Reply | None:
     """Return the reply; None if it was refused or did not come."""
     try:
-        return await asking
+        return await ask()
     except ServiceError:
         return None
 

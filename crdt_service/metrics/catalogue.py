@@ -231,6 +231,14 @@ CATALOGUE = (
     ),
     Metric("jarvis_feeds", Kind.GAUGE, "Change feeds that are open.", _BACKEND),
     Metric(
+        "jarvis_refused_total",
+        Kind.COUNTER,
+        "Times that a caller got nothing of what all callers share, because its share or all of it was taken; of "
+        "`connections`, and of `unsent` bytes, connections that were cut for others.",
+        _BACKEND,
+        (Label("room", ("answers", "bodies", "connections", "feeds", "heads", "pages", "requests", "unsent")),),
+    ),
+    Metric(
         "jarvis_plugins",
         Kind.GAUGE,
         "Configured plugins: at work, failed lately, or disabled after repeated failure.",

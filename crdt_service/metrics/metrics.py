@@ -187,6 +187,10 @@ class BackendMetrics(Metrics):
         series.count.inc()
         series.seconds.observe(seconds)
 
+    def on_no_room(self, room: str) -> None:
+        """A caller got nothing of what all share."""
+        self._registry.counter("jarvis_refused_total", room).inc()
+
     def on_query(self, operation: str, seconds: float, error: str) -> bool:
         """A node was asked; `error` is the code of what went wrong, or "". Return whether the engine failed."""
         self._queries.observe(operation, seconds)

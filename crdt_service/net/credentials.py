@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crdt_service.kernel.error import CertificateError, ConfigError
+from crdt_service.kernel.trust import trust_any
 from crdt_service.net.certificate import TLS_1_2_CIPHERS, Reloaded, blaming, explain, read_certificates
 
 BACKEND_NAME = "jarvis-backend"
@@ -65,6 +66,7 @@ class Credentials:
             context.verify_mode = ssl.CERT_REQUIRED
             with blaming(f"--tls-ca {authority}"):
                 context.load_verify_locations(authority)
+            trust_any(context)
             with blaming(f"--tls-cert {certificate}, --tls-key {key}"):
                 context.load_cert_chain(certificate, key, password="")  # Rather than ask the terminal.
             contexts.append(context)

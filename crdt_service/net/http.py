@@ -2,15 +2,18 @@
 
 import asyncio
 import contextlib
+import heapq
 import logging
 import math
 import socket
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import uvicorn
 from uvicorn.server import ServerState
 
+from crdt_service.access.room import Room
 from crdt_service.kernel.error import ConfigError, ServiceError
 from crdt_service.net.certificate import ServerCertificate
 from crdt_service.net.http_connection import Describe, HttpConnection, Limits, encode_refusal
@@ -22,6 +25,8 @@ BACKLOG = 2048
 UNSENT_BYTES_MAX = 16 << 10
 ACCEPT_AGAIN_SECONDS = 1.0
 _SWEEP_SECONDS_MAX = 1.0
+# Where there are too many connections, one of so many of them ends at once: to look for one costs as much.
+_CONNECTIONS_PER_END = 128
 # First byte of a TLS record that begins a handshake; no HTTP request begins so.
 _TLS_HANDSHAKE = b"\x16"
 _PLAIN = ServiceError("tls_required", "this port speaks HTTPS and was sent plain HTTP", "use https:// in the URL")
@@ -38,6 +43,8 @@ class HttpServer:
         describe: Returns the HTTP status of an error and its JSON.
         certificate: For HTTPS; None for plain HTTP.
         limits: What a client may take.
+        on_refused: Called with `heads`, `connections` or `unsent` when a client is cut for others.
+        group_address: Returns what of an address a client does not choose at will.
 
     Attributes:
         port: Where it listens, once it does.
@@ -52,12 +59,17 @@ class HttpServer:
         *,
         certificate: ServerCertificate | None = None,
         limits: Limits | None = None,
+        on_refused: Callable[[str], object] = lambda name: None,
+        group_address: Callable[[str], str] = str,
     ) -> None:
         self.port = port
         self._host = host
         self._describe = describe
         self._certificate = certificate
         self._limits = limits or Limits()
+        self._on_refused = on_refused
+        self._group_address = group_address
+        self._heads = Room("heads", self._limits.heads_bytes, on_refused)
         self._config = uvicorn.Config(
             application,
             loop="none",
@@ -73,8 +85,9 @@ class HttpServer:
             proxy_headers=False,
         )
         self._state = ServerState()
-        # In the order of their start: TLS handshakes under way, and the farewells of plain HTTP on a TLS port.
-        self._opening: dict[asyncio.Task[None], None] = {}
+        # In the order of their start, and from where: TLS handshakes under way, and the farewells of plain HTTP on a
+        # TLS port.
+        self._opening: dict[asyncio.Task[None], str] = {}
 
     async def run_until(self, stopping: asyncio.Event) -> None:
         """Serve until `stopping` is set, then let requests under way finish.
@@ -131,7 +144,7 @@ class HttpServer:
         """Accept by hand: each connection gets the certificate of its moment, and only so many are open."""
         while True:
             try:
-                accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
+                accepted, peer = await asyncio.get_running_loop().sock_accept(listener)
             except OSError as error:  # Too many open files, most likely.
                 _log.error("cannot accept connections: %s", error)
                 await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
@@ -141,31 +154,63 @@ class HttpServer:
                     accepted.close()
                     continue
                 await asyncio.sleep(0)  # What was ended goes.
-            task = asyncio.create_task(self._open(accepted))
-            self._opening[task] = None
+            address = self._group_address(peer[0])
+            task = asyncio.create_task(self._open(accepted, address))
+            self._opening[task] = address
             task.add_done_callback(self._forget)
 
     def _make_room(self) -> bool:
-        """End what has waited for its client for longest; return whether there was any."""
-        idlest = min(self._connections(), key=lambda connection: connection.idle_since, default=None)
-        if idlest is not None and idlest.idle_since < math.inf:
-            idlest.abort()
-            return True
-        for task in self._opening:
+        """Of the address that has most, end what has waited for it for longest; return whether there was any."""
+        idle = [each for each in self._connections() if each.idle_since < math.inf]
+        counts = Counter(each.address for each in idle) + Counter(self._opening.values())
+        if not counts:
+            return False
+        [(address, _)] = counts.most_common(1)
+        count = max(1, self._limits.connections // _CONNECTIONS_PER_END)
+        ending = heapq.nsmallest(count, (each for each in idle if each.address == address), key=_idle_since)
+        for connection in ending:
+            connection.abort()
+        # A client that has not said anything yet goes after one that has nothing to say.
+        opening = [task for task, opened in self._opening.items() if opened == address]
+        for task in opening[: count - len(ending)]:
             task.cancel()
-            return True
-        return False
+        self._on_refused("connections")
+        return True
+
+    def _cut_slowest(self) -> None:
+        """End those that have taken nothing for longest, of the address that most waits for, while too much waits."""
+        waiting = [each for each in self._connections() if each.paused_at < math.inf]
+        unsent: Counter[str] = Counter()
+        for each in waiting:
+            unsent[each.address] += each.unsent_bytes
+        excess = unsent.total() - self._limits.unsent_bytes
+        if excess <= 0:
+            return
+        [(address, _)] = unsent.most_common(1)
+        for each in sorted(waiting, key=lambda each: each.paused_at):
+            if excess > 0 and each.address == address:
+                excess -= each.unsent_bytes
+                each.abort()
+                self._on_refused("unsent")
 
     def _forget(self, task: "asyncio.Task[None]") -> None:
         self._opening.pop(task, None)
 
-    async def _open(self, accepted: socket.socket) -> None:
+    async def _open(self, accepted: socket.socket, address: str) -> None:
         limits, loop = self._limits, asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker: this is a coroutine.
 
         def make_connection() -> HttpConnection:
-            return HttpConnection(self._config, self._state, limits, self._describe, lambda: self._forget(task))
+            return HttpConnection(
+                self._config,
+                self._state,
+                limits=limits,
+                heads=self._heads,
+                address=address,
+                describe=self._describe,
+                on_made=lambda: self._forget(task),
+            )
 
         is_ours = True  # Not the transport's yet.
         try:
@@ -214,6 +259,11 @@ class HttpServer:
             now = asyncio.get_running_loop().time()
             for connection in self._connections():
                 connection.sweep(now)
+            self._cut_slowest()
+
+
+def _idle_since(connection: HttpConnection) -> float:
+    return connection.idle_since
 
 
 async def _peek(loop: asyncio.AbstractEventLoop, accepted: socket.socket) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any
 
 from crdt_service.kernel.config import SECRET_BYTES_MIN
 from crdt_service.kernel.error import ConfigError, ServiceError
+from crdt_service.kernel.trust import trust_any
 
 ACCOUNT_DIRECTORY = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 SECRET, CONFIG_MAP = "secret", "configmap"
@@ -56,6 +57,7 @@ class Kubernetes:
         try:
             self._token = (account / "token").read_text().strip()
             self._context = ssl.create_default_context(cafile=str(account / "ca.crt"))
+            trust_any(self._context)
         except OSError as error:
             raise ConfigError(f"{account}: no service account: {error.strerror}", "run this inside a pod") from error
         if not self._host:
@@ -79,14 +81,15 @@ class Kubernetes:
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
             raise ServiceError("kubernetes_refused", f"{kind} {name} is not understood: {error}", _REMEDY) from error
 
-    def create(self, kind: str, name: str, data: Mapping[str, bytes]) -> None:
-        """Create an object.
+    def create(self, kind: str, name: str, data: Mapping[str, bytes], *, dry_run: bool = False) -> None:
+        """Create an object; with `dry_run` nothing is created, so that who may not read finds out what there is.
 
         Raises:
             ExistsError: There is one of that name.
             ServiceError: The API cannot be reached or refuses.
         """
-        self._create(self._path(kind), name, self._body(kind, name, data))
+        query = "?dryRun=All" if dry_run else ""
+        self._create(self._path(kind) + query, name, self._body(kind, name, data))
 
     def create_claim(self, name: str, *, size: str, storage_class: str, labels: Mapping[str, str]) -> None:
         """Create a PersistentVolumeClaim, for one node of the cluster at a time.
@@ -170,6 +173,21 @@ def create_secret(kubernetes: Kubernetes, name: str, key: str) -> str:
     except ExistsError:
         return f"secret {kubernetes.namespace}/{name} exists and is kept"
     return f"secret {kubernetes.namespace}/{name} created"
+
+
+def create_empty(kubernetes: Kubernetes, kind: str, name: str) -> str:
+    """Create an object with nothing in it, unless it exists; return what was done.
+
+    Another account, which may not create any, fills it.
+
+    Raises:
+        ServiceError: The API cannot be reached or refuses.
+    """
+    try:
+        kubernetes.create(kind, name, {})
+    except ExistsError:
+        return f"{kind} {kubernetes.namespace}/{name} exists and is kept"
+    return f"{kind} {kubernetes.namespace}/{name} created, empty"
 
 
 def create_volume(

@@ -13,10 +13,12 @@ import msgspec
 import pluggy
 
 from crdt_service.datatypes.mv_register import Sibling
+from crdt_service.plugins.caller import Caller
 from crdt_service.resolution.strategy import Strategy, Undecided, Verdict
 
 __all__ = [
     "GROUP",
+    "Caller",
     "Endpoint",
     "Hooks",
     "Refusal",
@@ -44,12 +46,12 @@ class Request(msgspec.Struct, frozen=True):
     Attributes:
         query: The endpoint's parameters, as far as they are given.
         body: The decoded JSON body; None without.
-        caller: Who asks, as the API knows it; empty where it knows nobody.
+        caller: Who asks, as the API knows it.
     """
 
     query: dict[str, str]
     body: Any
-    caller: str
+    caller: Caller
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -75,6 +77,10 @@ class Endpoint:
         answer: Does it; what it returns that is no `Reply` is the body of one with status 200.
         access: Who may call it.
         parameters: Query parameters that it takes, by name, with a sentence each.
+        keys: Which of them name a key of the store. The API refuses a key that the caller may not touch, and a caller
+            who is limited to prefixes has to give each of them.
+        narrows: The answer, and what is done, keeps to keys that ``request.caller.may_touch``. An endpoint that neither
+            names keys nor narrows is refused to callers who are limited to prefixes.
     """
 
     method: Literal["GET", "POST", "PUT", "DELETE"]
@@ -83,6 +89,8 @@ class Endpoint:
     answer: Callable[[Request], Any]
     access: Literal["read", "write", "admin"] = "read"
     parameters: Mapping[str, str] | None = None
+    keys: Sequence[str] = ()
+    narrows: bool = False
 
 
 class Hooks:
@@ -93,11 +101,11 @@ class Hooks:
         """Take the plugin's settings, once, before anything else. Raise to say what is wrong with them."""
 
     @_hookspec(firstresult=True)
-    def validate_write(self, key: str, type_name: str, op: Any, caller: str) -> None:
+    def validate_write(self, key: str, type_name: str, op: Any, caller: Caller) -> None:
         """Look at a write before it is done; raise `Refusal` and nothing of the request is done."""
 
     @_hookspec(firstresult=True)
-    def transform_write(self, key: str, type_name: str, op: Any) -> Any:
+    def transform_write(self, key: str, type_name: str, op: Any, caller: Caller) -> Any:
         """Return the operation that is done instead of `op`; None leaves it as it is."""
 
     @_hookspec(firstresult=True)

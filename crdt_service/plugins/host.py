@@ -9,6 +9,7 @@ from typing import Protocol
 
 from crdt_service.kernel.config import PluginsConfig
 from crdt_service.kernel.error import ServiceError
+from crdt_service.plugins.caller import Caller
 from crdt_service.plugins.message import (
     Call,
     PassValues,
@@ -96,7 +97,7 @@ class Plugins:
         for plugin in self._plugins:
             await plugin.tried.wait()
 
-    async def pass_write(self, key: str, type_name: str, op: bytes, caller: str) -> bytes:
+    async def pass_write(self, key: str, type_name: str, op: bytes, caller: Caller) -> bytes:
         """Return the operation that is to be done.
 
         Raises:
@@ -107,7 +108,7 @@ class Plugins:
             raise passed
         return passed.op
 
-    async def pass_writes(self, writes: Sequence[Write], caller: str) -> list[Write | ServiceError]:
+    async def pass_writes(self, writes: Sequence[Write], caller: Caller) -> list[Write | ServiceError]:
         """Return the writes of one request as they are to be done, or why one must not be; in their order.
 
         Raises:

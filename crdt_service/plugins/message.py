@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from crdt_service.plugins.caller import Caller
 from crdt_service.wire.frame import FRAME_BYTES_MAX, FrameBuffer, encode_frame
 
 _MESSAGE_LENGTH_MAX = 500
@@ -49,7 +50,7 @@ class Value(msgspec.Struct, array_like=True, frozen=True):
 class PassWrites(Call, frozen=True):
     """Validate and transform writes; answered with `Texts`."""
 
-    caller: str
+    caller: Caller
     writes: tuple[Write, ...]
 
 
@@ -72,7 +73,7 @@ class Serve(Call, frozen=True):
     path: str
     query: dict[str, str]
     body: bytes
-    caller: str
+    caller: Caller
 
 
 class Page(msgspec.Struct, array_like=True, frozen=True):
@@ -83,6 +84,8 @@ class Page(msgspec.Struct, array_like=True, frozen=True):
     sentence: Annotated[str, Meta(min_length=1, max_length=500)]
     access: Literal["read", "write", "admin"]
     parameters: Annotated[dict[_Name, _Sentence], Meta(max_length=16)]
+    keys: Annotated[tuple[_Name, ...], Meta(max_length=16)] = ()
+    narrows: bool = False
 
 
 class Answer(msgspec.Struct, array_like=True, frozen=True, tag=True):

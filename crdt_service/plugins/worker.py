@@ -68,9 +68,20 @@ class Plugin:
     def describe(self) -> Ready:
         """Return what it implements."""
         pages = tuple(
-            Page(each.method, each.path, each.sentence, each.access, dict(each.parameters or {}))
+            Page(
+                each.method,
+                each.path,
+                each.sentence,
+                each.access,
+                dict(each.parameters or {}),
+                tuple(each.keys),
+                each.narrows,
+            )
             for each in self._endpoints.values()
         )
+        for page in pages:
+            if unknown := set(page.keys) - page.parameters.keys():
+                raise ValueError(f"{page.path}: keys {sorted(unknown)} are no parameters")
         ready = Ready(self.hooks, pages)
         answer_decoder.decode(msgspec.msgpack.encode(ready))  # So that who wrote it is told what is wrong.
         return ready
@@ -95,7 +106,9 @@ class Plugin:
                 if self._validates:
                     self._hook.validate_write(key=write.key, type_name=write.type_name, op=op, caller=call.caller)
                 if self._transforms:
-                    changed = self._hook.transform_write(key=write.key, type_name=write.type_name, op=op)
+                    changed = self._hook.transform_write(
+                        key=write.key, type_name=write.type_name, op=op, caller=call.caller
+                    )
             except Refusal as refusal:
                 refusals[place] = shorten(refusal)
             texts.append(b"" if changed is None else _encoder.encode(changed))

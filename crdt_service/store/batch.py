@@ -49,13 +49,15 @@ class Batch:
         impossible_stamps: Deltas refused because no clock can have made their stamps.
     """
 
-    def __init__(self, store: Store, clock: HybridClock, origin: str, floor: int = 0) -> None:
+    def __init__(
+        self, store: Store, clock: HybridClock, origin: str, floor: int = 0, *, may_note_presence: bool = True
+    ) -> None:
         self.pending: dict[Address, Any] = {}
         self.written: set[Address] = set()
         self.impossible_stamps = 0
         self._tags: dict[str, tuple[int, ...]] = {}  # Of the pending addresses, by key.
         self._store = store
-        self._origin = Origin(origin, clock.tick, floor, clock.latest_milliseconds)
+        self._origin = Origin(origin, clock.tick, floor, clock.latest_milliseconds, may_note_presence=may_note_presence)
         # What came in as one delta goes to the log as it came, without being encoded again.
         self._single: dict[Address, Delta] = {}
 

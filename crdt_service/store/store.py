@@ -88,7 +88,7 @@ class Store:
         index: The keys in order; the slots of it that were built hold all of theirs.
         changes: What changed last.
         tombstones: What was purged; of a key that has one nothing else is held.
-        dropped_count: How many times a slot was dropped.
+        drops: By slot, how many times it was dropped.
     """
 
     def __init__(self, clock: HybridClock, policy: Policy = SHOW_ALL) -> None:
@@ -100,7 +100,7 @@ class Store:
         self.index = KeyIndex()
         self.changes = Changes()
         self.tombstones = Tombstones()
-        self.dropped_count = 0
+        self.drops = [0] * SLOTS
         self._clock = clock
         self._count = 0
         self._stale: deque[str] = deque()
@@ -263,7 +263,7 @@ class Store:
         self.index.clear(slot)
         self.sums[slot] = 0
         self.versions[slot] += 1
-        self.dropped_count += 1
+        self.drops[slot] += 1
         self._forget_scan(slot)
 
     def holds(self, key: str) -> bool:

@@ -714,7 +714,8 @@ class BackupReply(msgspec.Struct, frozen=True, array_like=True, tag=61, forbid_u
         started_at: When the backup began, in seconds.
         total: How many states there were then.
         is_synced: Whether the node held all of what it owns then, as far as it can know.
-        dropped: How many slots the node has forgotten since it started, because others own them.
+        dropped: Grows with each slot that others own and that the node has forgotten before it was read; nodes of the
+            release before count each that they have forgotten since they started.
     """
 
     id: RequestId

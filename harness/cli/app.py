@@ -1,5 +1,6 @@
 """The five commands of the deployment guide."""
 
+import math
 import signal
 import threading
 import time
@@ -11,7 +12,16 @@ import typer
 from harness.checks.check import overall_of
 from harness.checks.health import Health, Target, check_health
 from harness.cli.deploy import deploy as deploy_config
-from harness.cli.terminal import DEGRADED, FAILED, MISUSED, exit_on_failure, open_stdout, say
+from harness.cli.terminal import (
+    DEGRADED,
+    FAILED,
+    MISUSED,
+    exit_on_failure,
+    exit_on_lost_output,
+    say,
+    show,
+    show_result,
+)
 from harness.cluster.tool import find_tool
 from harness.failure import Failure
 from harness.kube import Kube, connect, report_thread
@@ -20,7 +30,7 @@ from harness.release.name import NAMESPACE
 from harness.release.record import Record, change_phase, now, read_record
 from harness.release.removal import remove
 from harness.release.status import read_status
-from harness.report.render import Format, render
+from harness.report.render import Format
 from harness.spec.config import Config, read_config, render_template
 
 app = typer.Typer(
@@ -31,10 +41,22 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_WEEK = 604_800
+
+
+def _check(seconds: float) -> float:
+    """Refuse NaN, which is in every range."""
+    if math.isnan(seconds):
+        raise typer.BadParameter("not a number")
+    return seconds
+
+
 ContextOption = Annotated[str | None, typer.Option("--context", help="The kubeconfig context to use.")]
 NamespaceOption = Annotated[str, typer.Option("--namespace", help="The namespace of the deployment.")]
 FormatOption = Annotated[Format, typer.Option("--format", "-o", help="How the result is written.")]
-TimeoutOption = Annotated[float, typer.Option("--timeout", min=1, help="How long to wait at most, in seconds.")]
+TimeoutOption = Annotated[
+    float, typer.Option("--timeout", min=1, max=_WEEK, callback=_check, help="How long to wait at most, in seconds.")
+]
 
 _STATUS_CODE = {"ready": 0, "progressing": DEGRADED, "failed": FAILED}
 _HEALTH_CODE = {"healthy": 0, "degraded": DEGRADED, "unhealthy": FAILED}
@@ -44,7 +66,8 @@ def main() -> None:
     """Run the command line; being asked to end counts as Ctrl-C, so that the record says what was cut off."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.excepthook = report_thread
-    app(prog_name="deployment_cli.py")
+    with exit_on_lost_output():
+        app(prog_name="deployment_cli.py")
 
 
 @app.command()
@@ -62,7 +85,8 @@ def template(
     except OSError as error:
         say(f"error: cannot write {file}: {error.strerror}", "red")
         raise typer.Exit(MISUSED) from None
-    typer.echo(f"{file} written; edit it, then: python deployment_cli.py deploy {file}")
+    with exit_on_failure():
+        show(f"{file} written; edit it, then: python deployment_cli.py deploy {file}\n")
 
 
 @app.command()
@@ -81,7 +105,7 @@ def deploy(
         kube = connect(context or _context_of(config))
         helm = Helm(find_tool("helm"), kube.context, namespace)
         status = deploy_config(config, kube, helm, deadline_seconds=timeout, progress=say)
-        render(status, form, open_stdout(form))
+        show_result(status, form)
         raise typer.Exit(_STATUS_CODE[status.state])
 
 
@@ -96,14 +120,16 @@ def status(
     with exit_on_failure():
         kube = connect(context)
         result = read_status(kube, namespace, _expect_record(kube, namespace, deployment_id))
-        render(result, form, open_stdout(form))
+        show_result(result, form)
         raise typer.Exit(_STATUS_CODE[result.state])
 
 
 @app.command()
 def health(
     continuous: Annotated[bool, typer.Option("--continuous", help="Check again and again until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option("--interval", min=1, help="Seconds between two checks.")] = 60,
+    interval: Annotated[
+        float, typer.Option("--interval", min=1, max=_WEEK, callback=_check, help="Seconds between two checks.")
+    ] = 60,
     context: ContextOption = None,
     namespace: NamespaceOption = NAMESPACE,
     form: FormatOption = Format.TABLE,
@@ -136,7 +162,7 @@ def cleanup(
         helm = Helm(find_tool("helm"), kube.context, namespace)
         change_phase(kube, namespace, record, "removing")
         result = remove(kube, helm, record, deadline_seconds=timeout, progress=say)
-        render(result, form, open_stdout(form))
+        show_result(result, form)
 
 
 def _context_of(config: Config) -> str | None:
@@ -163,5 +189,5 @@ def _report_health(target: Target, form: Format) -> str:
     result = Health(
         overall=overall_of(rows), time=began, context=target.kube.context, namespace=target.namespace, checks=rows
     )
-    render(result, form, open_stdout(form))
+    show_result(result, form)
     return result.overall

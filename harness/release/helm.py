@@ -1,6 +1,8 @@
 """The helm program, and the releases that it stores as Secrets."""
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from harness.release.name import CHART, RELEASE
 
 # How long one helm command may take, hooks included; after that nobody is working on a pending release any more.
 HELM_SECONDS_MAX = 300
+_HELM_VARIABLES = {"HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "HELM_BURST_LIMIT", "HELM_QPS"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class Helm:
 
     def version(self) -> tuple[int, ...]:
         """Return helm's version, such as (3, 22, 0)."""
-        text = run([str(self.program), "version", "--template", "{{.Version}}"], timeout_seconds=30).stdout
+        command = [str(self.program), "version", "--template", "{{.Version}}"]
+        text = run(command, env=_own_environment(), timeout_seconds=30).stdout
         return tuple(int(part) for part in text.strip().lstrip("v").split("-")[0].split("+")[0].split("."))
 
     def render(self, values: Mapping[str, Any]) -> list[Json]:
@@ -72,14 +76,31 @@ class Helm:
     def _run(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
         command = [str(self.program), *arguments, "--namespace", self.namespace, "--kube-context", self.context]
         try:
-            text = None if values is None else json.dumps(values)
+            text = None if values is None else _to_yaml(values)
             # The margin lets helm itself end first, and record the failure in the release.
-            return run(command, input=text, timeout_seconds=HELM_SECONDS_MAX + 60).stdout
+            return run(command, input=text, env=_own_environment(), timeout_seconds=HELM_SECONDS_MAX + 60).stdout
         except CommandError as error:
             raise Failure(
                 f"helm {arguments[0]} failed: {error.stderr_tail.removeprefix('Error: ')}",
                 "correct what helm names above, then run the same command again",
             ) from error
+
+
+def _own_environment() -> dict[str, None]:
+    """Take away what would lead helm to another cluster, user, namespace or store than its command line says.
+
+    Those of `HELM_*` that only say where files are, or how fast helm may ask, stay.
+    """
+    foreign = {name for name in os.environ if name.startswith("HELM_") and name not in _HELM_VARIABLES}
+    return dict.fromkeys(foreign | {"KUBERNETES_MASTER"})
+
+
+def _to_yaml(values: Mapping[str, Any]) -> str:
+    """Return values as JSON that a reader of YAML takes for the same.
+
+    Such a reader takes no character that is escaped as two halves, and folds lines at some characters as they are.
+    """
+    return re.sub(r"[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(values, ensure_ascii=False))
 
 
 def chart_version() -> str:

@@ -18,6 +18,7 @@ from jsonschema.exceptions import ValidationError
 from harness.failure import Failure
 from harness.spec.generate import render_template
 from harness.spec.rule import Violation, judge
+from harness.spec.scalar import ScalarError, read_scalar
 from harness.spec.schema import Node, allowed, defaults, read_schema, walk
 
 __all__ = ["Config", "ConfigError", "Problem", "read_config", "render_template"]
@@ -25,8 +26,9 @@ __all__ = ["Config", "ConfigError", "Problem", "read_config", "render_template"]
 _FILE_BYTES_MAX: Final = 1 << 20
 _DEPTH_MAX: Final = 50
 _EVENTS_MAX: Final = 100_000
-_DIGITS_MAX: Final = 40
-_KINDS: Final = frozenset({"str", "int", "float", "bool", "null", "map", "seq"})
+_TEXT: Final = "tag:yaml.org,2002:str"
+# Of a plain scalar, whatever it means.
+_PLAIN: Final = "plain"
 _MESSAGES: Final = {
     "enum": "not one of the values that are allowed",
     "minimum": "too small",
@@ -38,6 +40,7 @@ _MESSAGES: Final = {
     "minLength": "must not be empty",
     "maxLength": "too long",
 }
+_MERGE: Final = "<<"
 _WRITE_ONE: Final = "python deployment_cli.py template cluster-config.yaml writes a complete one"
 
 Path_ = tuple[str | int, ...]
@@ -55,6 +58,16 @@ def _judge_pattern(_validator: object, pattern: str, value: object, _node: objec
 
 # The stubs leave `extend` without types.
 _Validator: Final = validators.extend(Draft202012Validator, {"pattern": _judge_pattern})  # type: ignore[no-untyped-call]
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes YAML to nodes, of which it tells plain scalars from text; what they mean is for `read_scalar`."""
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
+        """Return the tag of a node."""
+        if kind is yaml.ScalarNode:
+            return _PLAIN if implicit[0] else _TEXT
+        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +134,7 @@ def read_config(path: Path) -> Config:
     problems = [Problem(source, line, column, "", "", message) for (line, column), message in _judge_nodes(root, marks)]
     if problems:
         raise ConfigError(tuple(problems))
-    try:
-        overrides = yaml.constructor.SafeConstructor().construct_document(root)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise ConfigError((_unreadable(source, error),)) from None
+    overrides = _to_value(root)
     if not isinstance(overrides, dict):
         raise ConfigError((Problem(source, 1, 1, "", "", "not a mapping of keys to values", "infrastructure: …"),))
     errors = _Validator(read_schema()).iter_errors(overrides)
@@ -160,7 +170,7 @@ def _read_text(path: Path) -> str:
 def _compose(text: str, source: str) -> yaml.Node:
     try:
         _judge_events(text, source)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError((_unreadable(source, error),)) from None
     if root is None:
@@ -197,20 +207,22 @@ def _unreadable(source: str, error: Exception) -> Problem:
 
 
 def _judge_nodes(node: yaml.Node, marks: Marks, path: Path_ = ()) -> Iterator[tuple[tuple[int, int], str]]:
-    """Note where each value begins; yield keys that are written twice or are no plain text."""
+    """Note where each value begins; yield values that Helm could not keep, keys that are no text or stand twice."""
     marks.setdefault(path, node.start_mark)
-    if node.tag.rpartition(":")[2] not in _KINDS:
-        yield _place(node.start_mark), "not a value that JSON knows: put it in quotes"
-    elif node.tag.endswith(":int") and len(node.value) > _DIGITS_MAX:
-        yield _place(node.start_mark), f"a number of more than {_DIGITS_MAX} digits"
-    if isinstance(node, yaml.SequenceNode):
+    if isinstance(node, yaml.ScalarNode):
+        if message := _judge_scalar(node):
+            yield _place(node.start_mark), message
+    elif isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
             yield from _judge_nodes(child, marks, (*path, index))
     elif isinstance(node, yaml.MappingNode):
         for key, child in node.value:
             place = _place(key.start_mark)
-            if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+            if not isinstance(key, yaml.ScalarNode) or key.value == _MERGE or _judge_scalar(key):
                 yield place, "a key must be plain text"
+                continue
+            if not isinstance(_to_value(key), str):
+                yield place, f"a key must be plain text, and {key.value or 'an empty one'} is none: put it in quotes"
                 continue
             below = (*path, key.value)
             if below in marks:
@@ -220,6 +232,26 @@ def _judge_nodes(node: yaml.Node, marks: Marks, path: Path_ = ()) -> Iterator[tu
             marks[below] = child.start_mark if isinstance(child, yaml.ScalarNode) else key.start_mark
             marks[(*below, _KEY)] = key.start_mark
             yield from _judge_nodes(child, marks, below)
+
+
+def _judge_scalar(node: yaml.ScalarNode) -> str:
+    """Return what is wrong with a scalar; empty for nothing."""
+    if any("\ud800" <= character <= "\udfff" for character in node.value):
+        return "half of a character that is written as two escapes: write the character itself"
+    try:
+        _to_value(node)
+    except ScalarError as error:
+        return str(error)
+    return ""
+
+
+def _to_value(node: yaml.Node) -> Any:
+    """Return what Helm makes of a node."""
+    if isinstance(node, yaml.MappingNode):
+        return {_to_value(key): _to_value(child) for key, child in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [_to_value(child) for child in node.value]
+    return read_scalar(node.value) if node.tag == _PLAIN else node.value
 
 
 def _find(marks: Marks, path: Path_) -> tuple[int, int]:

@@ -47,7 +47,9 @@ def render_documentation() -> str:
     """The configuration reference, a table for each section."""
     lines = ["# Configuration", "", f"<!-- {_NOTE} -->", ""]
     lines += [
-        "The same file goes into `deployment_cli.py deploy` and into `helm install -f`. Unknown keys are refused.",
+        "The same file goes into `deployment_cli.py deploy` and into `helm install -f`, and means the same in both.",
+        "A plain scalar is what Helm reads: `y` and `on` are true, `1e3` and `0o17` numbers, `12:30` and dates text.",
+        "`deploy` refuses a number that would lose digits; in quotes it is text. Unknown keys are refused.",
         "",
     ]
     if any(key.planned for key in walk()):

@@ -1,8 +1,15 @@
 """Kubernetes' resource quantities, such as `500m`, `2Gi` or `1e3`."""
 
-from decimal import Decimal, InvalidOperation
+import math
+import re
+from decimal import Decimal
+from typing import Final
 
-_SUFFIX = {
+# Far above what any machine has, and below what takes time to read.
+_CHARACTERS_MAX: Final = 40
+_FORM: Final = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)([numkMGTPE]|[KMGTPE]i)?")
+_SUFFIX: Final = {
+    "": Decimal(1),
     "n": Decimal(10) ** -9,
     "u": Decimal(10) ** -6,
     "m": Decimal(10) ** -3,
@@ -25,12 +32,11 @@ def read_quantity(text: str | float) -> float:
     """Return a quantity in its base unit: cores for cpu, bytes for memory and storage.
 
     Raises:
-        ValueError: It is not a quantity.
+        ValueError: It is not a quantity, or longer than 40 characters.
     """
-    written = str(text).strip()
-    number = written.rstrip("numkMGTPEKi")
-    suffix = written[len(number) :]
-    try:
-        return float(Decimal(number) * _SUFFIX[suffix]) if suffix else float(Decimal(number))
-    except (InvalidOperation, KeyError):
-        raise ValueError(f"not a quantity: {text!r}") from None
+    written = text.strip() if isinstance(text, str) else repr(text)
+    form = _FORM.fullmatch(written) if len(written) <= _CHARACTERS_MAX else None
+    amount = math.nan if form is None else float(Decimal(form[1]) * _SUFFIX[form[2] or ""])
+    if not math.isfinite(amount):
+        raise ValueError(f"not a quantity: {written[:_CHARACTERS_MAX]!r}")
+    return amount

@@ -29,7 +29,9 @@ _ALONE = (
     "The bundled monitoring is one pod each: who wants more has a stack, which monitoring.stack hands everything to."
 )
 _VOLUME = "Its volume is mounted by one pod at a time, so the old one goes before the new one comes."
-_TOKEN = "It reads and writes Secrets through the Kubernetes API, with rights on named objects."
+_TOKEN = (
+    "It creates Secrets through the Kubernetes API and reads none, or reads and writes named ones and creates none."
+)
 
 EXEMPTIONS: Final = (
     Exemption("checkov", "CKV_K8S_15", "*", _TAGS),
@@ -40,6 +42,7 @@ EXEMPTIONS: Final = (
     Exemption("checkov", "CKV_K8S_8", "Pod/jarvis-test-*", _ONCE),
     Exemption("checkov", "CKV_K8S_9", "Pod/jarvis-test-*", _ONCE),
     Exemption("checkov", "CKV_K8S_38", "Job/jarvis-secret-hook", _TOKEN),
+    Exemption("checkov", "CKV_K8S_38", "Job/jarvis-fill-hook", _TOKEN),
     Exemption("checkov", "CKV_K8S_38", "CronJob/jarvis-tls", _TOKEN),
     Exemption(
         "checkov",

@@ -116,7 +116,7 @@ def test_backups_reach_nodes_and_nothing_else(render: Render):
     policy = _find(render(), "NetworkPolicy", "jarvis-backup")["spec"]
 
     assert ["Egress"] == policy["policyTypes"]
-    assert [8001, 53, 53] == [port["port"] for rule in policy["egress"] for port in rule["ports"]]
+    assert [8001, 53, 53, 5353, 5353] == [port["port"] for rule in policy["egress"] for port in rule["ports"]]
 
 
 def test_without_backups_there_is_nothing_of_them(render: Render):
@@ -143,7 +143,7 @@ def test_a_bucket_takes_the_place_of_the_volume(render: Render):
     # Keys come as files of the user's own Secret, never as arguments or variables.
     assert "my-keys" in [v["secret"]["secretName"] for v in _pod(manifests)["volumes"] if "secret" in v]
     assert "env" not in container
-    assert [8001, 53, 53, 9000] == [port["port"] for rule in policy["egress"] for port in rule["ports"]]
+    assert [8001, 53, 53, 5353, 5353, 9000] == [port["port"] for rule in policy["egress"] for port in rule["ports"]]
     assert "persistentvolumeclaims" not in str(manifests)
     assert "jarvis-backup" not in str([v for v in _pod(manifests)["volumes"] if "persistentVolumeClaim" in v])
 

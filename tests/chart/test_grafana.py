@@ -285,7 +285,7 @@ def test_policies_let_people_in_and_only_prometheus_and_names_out(render: Render
     prometheus, dns = spec["egress"]
     assert [{"port": 9090}] == prometheus["ports"]
     assert "prometheus" == prometheus["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
-    assert {53} == {port["port"] for port in dns["ports"]}
+    assert {53, 5353} == {port["port"] for port in dns["ports"]}
 
 
 def test_a_change_of_the_data_source_restarts_it_and_another_release_has_its_own(render: Render):

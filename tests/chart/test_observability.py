@@ -54,5 +54,6 @@ def test_policies_let_spans_out_and_nothing_more(render: Render, endpoint: str, 
     policies = {m["metadata"]["name"]: m["spec"] for m in manifests if m["kind"] == "NetworkPolicy"}
 
     for name in ("jarvis-crdt", "jarvis-backend"):
-        everywhere = [rule["ports"] for rule in policies[name]["egress"] if "to" not in rule]
+        dns, *everywhere = [rule["ports"] for rule in policies[name]["egress"] if "to" not in rule]
+        assert {53, 5353} == {each["port"] for each in dns}
         assert ([] if port is None else [[{"port": port}]]) == everywhere

@@ -17,7 +17,8 @@ _UNNAMED = (
 _NEVER = {"*", "escalate", "bind", "impersonate", "deletecollection", "pods/exec", "serviceaccounts/token"}
 # What each component may do at most, by the component of its pods; all others have no right at all.
 _VERBS = {
-    "secret-hook": {"create", "get", "update"},
+    "secret-hook": {"create"},
+    "fill-hook": {"get", "update"},
     "renewal": {"get", "update"},
     "prometheus": {"get", "list", "watch"},
 }
@@ -78,6 +79,22 @@ def test_each_role_is_bound_once_and_allows_no_more_than_its_component_does(mani
             assert set(rule["verbs"]) <= allowed, (name, rule)
             assert not _NEVER & {each for field in rule.values() for each in field}, (name, rule)
             assert rule.get("resourceNames") or _may_be_unnamed(rule), (name, rule)
+
+
+def test_no_account_that_may_create_a_secret_may_read_one(manifests: list[Manifest]):
+    """A Secret of type service-account-token gets a token of the account that it names, for whoever reads it."""
+    roles = _of(manifests, "Role")
+    for account, role in _bound(manifests).items():
+        verbs = {verb for rule in roles[role]["rules"] if "secrets" in rule["resources"] for verb in rule["verbs"]}
+        assert verbs in (set(), {"create"}, {"get", "update"}), account
+        mounted = [
+            volume
+            for body in manifests
+            for pod in pods_of(body)
+            if pod["spec"].get("serviceAccountName") == account and "create" in verbs
+            for volume in pod["spec"].get("volumes", [])
+        ]
+        assert [] == mounted, account
 
 
 def _may_be_unnamed(rule: dict[str, Any]) -> bool:

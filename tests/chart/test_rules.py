@@ -25,6 +25,7 @@ _FOR = {
     "JarvisCRDTConflictSpike": "3m",
     "JarvisCRDTSyncLatencyHigh": "5m",
     "JarvisCertificateExpiring": "15m",
+    "JarvisClockOffset": "2m",
     "JarvisDatabaseConnectionIssues": "2m",
     "JarvisDiskUsageHigh": "5m",
     "JarvisHighErrorRate": "2m",

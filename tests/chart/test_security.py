@@ -43,6 +43,7 @@ def test_every_pod_is_restricted(pods: dict[str, Manifest]):
         "Deployment/jarvis-grafana",
         "StatefulSet/jarvis-crdt",
         "Job/jarvis-secret-hook",
+        "Job/jarvis-fill-hook",
         "Job/jarvis-resize-hook",
         "CronJob/jarvis-tls",
         "Deployment/jarvis-alertmanager",
@@ -77,31 +78,31 @@ def test_only_jobs_that_make_secrets_and_prometheus_get_a_token_and_each_right_i
     rules = {m["metadata"]["name"]: m["rules"] for m in render(values) if m["kind"] in {"Role", "ClusterRole"}}
     named = {"secrets": _TLS_SECRETS, "configmaps": {"jarvis-ca"}}
 
-    assert {"Job/jarvis-secret-hook", "CronJob/jarvis-tls", "Deployment/jarvis-prometheus"} == with_token
+    hooks = {"Job/jarvis-secret-hook", "Job/jarvis-fill-hook"}
+    assert {*hooks, "CronJob/jarvis-tls", "Deployment/jarvis-prometheus"} == with_token
     finding = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
     assert finding == rules.pop("jarvis-prometheus")
-    assert {"jarvis-secret-hook", "jarvis-tls"} == set(rules)
-    creating = [rule for rule in rules["jarvis-secret-hook"] if "resourceNames" not in rule]
-    assert [["secrets"], ["persistentvolumeclaims"], ["configmaps"]] == [rule["resources"] for rule in creating]
+    assert {"jarvis-secret-hook", "jarvis-fill-hook", "jarvis-tls"} == set(rules)
+    creating = rules.pop("jarvis-secret-hook")
+    assert [["secrets"], ["configmaps"], ["persistentvolumeclaims"]] == [rule["resources"] for rule in creating]
     assert [["create"]] * 3 == [rule["verbs"] for rule in creating]
     for name, of_role in rules.items():
-        narrow = [rule for rule in of_role if "resourceNames" in rule]
-        assert named == {rule["resources"][0]: set(rule["resourceNames"]) for rule in narrow}, name
-        assert [["get", "update"]] * 2 == [rule["verbs"] for rule in narrow], name
-    assert 2 == len(rules["jarvis-tls"])
+        assert named == {rule["resources"][0]: set(rule["resourceNames"]) for rule in of_role}, name
+        assert [["get", "update"]] * 2 == [rule["verbs"] for rule in of_role], name
 
 
-def test_without_tls_the_hook_may_only_create_secrets_and_read_those_of_api_keys(render: Render):
+def test_without_tls_the_hooks_may_only_create_secrets_and_fill_that_of_api_keys(render: Render):
     def rules(**security: bool) -> list[Any]:
         manifests = render({"security": {"enable_tls": False, **security}, "backup": {"enabled": False}})
         roles = {m["metadata"]["name"]: m["rules"] for m in manifests if m["kind"] in {"Role", "ClusterRole"}}
-        assert {"jarvis-secret-hook", "jarvis-prometheus"} == set(roles)
-        return roles["jarvis-secret-hook"]
+        assert "jarvis-prometheus" in roles
+        return [roles.get(f"jarvis-{name}-hook") for name in ("secret", "fill")]
 
     create = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}
-    read = {**create, "verbs": ["get"], "resourceNames": ["jarvis-api-keys", "jarvis-admin-token"]}
-    assert [create, read] == rules()
-    assert [create] == rules(api_key_required=False)
+    fill = {**create, "verbs": ["get", "update"], "resourceNames": ["jarvis-api-keys"]}
+    read = {**create, "verbs": ["get"], "resourceNames": ["jarvis-admin-token"]}
+    assert [[create], [fill, read]] == rules()
+    assert [[create], None] == rules(api_key_required=False)
 
 
 def test_each_pod_mounts_only_the_secrets_that_it_needs(render: Render):
@@ -124,6 +125,7 @@ def test_each_pod_mounts_only_the_secrets_that_it_needs(render: Render):
         "Deployment/jarvis-grafana": {"jarvis-dashboards", "jarvis-grafana"},
         "StatefulSet/jarvis-crdt": {"jarvis-config", "jarvis-cluster", "jarvis-encryption", "jarvis-node-tls"},
         "Job/jarvis-secret-hook": set(),
+        "Job/jarvis-fill-hook": set(),
         "Job/jarvis-resize-hook": {"jarvis-cluster", "jarvis-operator-tls"},
         "CronJob/jarvis-tls": set(),
         "CronJob/jarvis-bkp": _BACKUP_MOUNTS,
@@ -146,7 +148,7 @@ def test_hook_and_renewal_ask_for_the_same_certificates_and_each_process_gets_on
     pods: dict[str, Manifest],
 ):
     [renewal] = pods["CronJob/jarvis-tls"]["containers"]
-    hook = next(each for each in pods["Job/jarvis-secret-hook"]["containers"] if each["name"] == "certificates")
+    hook = next(each for each in pods["Job/jarvis-fill-hook"]["containers"] if each["name"] == "certificates")
     options = main_parser().parse_args(renewal["args"])
     peers = dict(read_wanted(text, is_peer=True) for text in options.peer)
     servers = dict(read_wanted(text, is_peer=False) for text in options.server)

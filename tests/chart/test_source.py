@@ -46,6 +46,7 @@ _CERTIFICATES: dict[str, Manifest] = {
     "existing": {"source": "existing"},
     "existing, own names": {"source": "existing", "names": _OWN_TLS},
 }
+_JOBS = {"jarvis-secret-hook", "jarvis-fill-hook", "jarvis-tls"}
 _SWITCHES = ("enable_tls", "enable_rbac", "encryption_enabled", "api_key_required")
 
 
@@ -100,15 +101,22 @@ def _asked(manifests: list[Manifest]) -> dict[tuple[str, str], set[str]]:
 
 
 def _made_by_jobs(manifests: list[Manifest]) -> dict[tuple[str, str], set[str]]:
-    """What the hook's containers make, read from their command lines as the service reads them."""
+    """What the hooks' containers make, read from their command lines as the service reads them.
+
+    What the first leaves empty is what the second fills.
+    """
     made: dict[tuple[str, str], set[str]] = {}
+    left_empty, filled = set(), set()
     for manifest in manifests:
         if manifest["metadata"].get("annotations", {}).get("helm.sh/hook", "").find("pre-install") < 0:
             continue
         for pod in find_pods(manifest):
             for container in pod["containers"]:
                 options = main_parser().parse_args(container["args"])
-                if options.command == "volume":
+                if options.command == "empty":
+                    left_empty |= {("Secret", name) for name in options.secret}
+                    left_empty |= {("ConfigMap", name) for name in options.configmap}
+                elif options.command == "volume":
                     made["PersistentVolumeClaim", options.name] = set()
                 elif options.command == "secret":
                     made["Secret", options.name] = {options.key}
@@ -117,10 +125,16 @@ def _made_by_jobs(manifests: list[Manifest]) -> dict[tuple[str, str], set[str]]:
                     servers = [read_wanted(text, is_peer=False)[0] for text in options.server]
                     for name in (options.authority, *peers, *servers):
                         made["Secret", name] = {"tls.crt", "tls.key", "ca.crt"}
+                        filled.add(("Secret", name))
                     made["ConfigMap", options.bundle] = {"ca.crt"}
+                    filled.add(("ConfigMap", options.bundle))
+                elif options.action == "draw":
+                    made["Secret", options.token_secret] = {"token"}
+                    left_empty.add(("Secret", options.keys_secret))
                 else:
                     made["Secret", options.keys_secret] = {"api-keys.json"}
-                    made["Secret", options.token_secret] = {"token"}
+                    filled.add(("Secret", options.keys_secret))
+    assert filled == left_empty
     return made
 
 
@@ -210,19 +224,18 @@ def test_what_the_hook_need_not_do_it_may_not_do(render: Render):
         return [
             (rule["resources"][0], rule["verbs"], set(rule.get("resourceNames", [])))
             for manifest in render({**_values(secrets, certificates), "backup": {"enabled": False}})
-            if manifest["kind"] == "Role" and manifest["metadata"]["name"] in {"jarvis-secret-hook", "jarvis-tls"}
+            if manifest["kind"] == "Role" and manifest["metadata"]["name"] in _JOBS
             for rule in manifest["rules"]
         ]
 
     tls = {"jarvis-authority", *(f"jarvis-{name}-tls" for name in _OWN_TLS)}
     renewing = [("secrets", ["get", "update"], tls), ("configmaps", ["get", "update"], {"jarvis-ca"})]
-    making = [("secrets", ["create"], set()), ("configmaps", ["create"], set()), *renewing]
+    making = [("secrets", ["create"], set()), ("configmaps", ["create"], set())]
+    keys = [("secrets", ["get", "update"], {"own-3"}), ("secrets", ["get"], {"own-4"})]
 
     assert [] == rules("existing", "cert_manager") == rules("external", "existing")
-    assert [("secrets", ["create"], set()), ("secrets", ["get"], {"own-3", "own-4"})] == rules(
-        "generated, own names", "existing"
-    )
-    assert [*renewing, *making] == rules("existing", "self_signed")
+    assert sorted([making[0], *keys], key=str) == sorted(rules("generated, own names", "existing"), key=str)
+    assert sorted([*renewing, *renewing, *making], key=str) == sorted(rules("existing", "self_signed"), key=str)
 
 
 def test_to_claim_the_volume_of_backups_is_a_right_of_its_own(render: Render):
@@ -239,7 +252,7 @@ def test_without_a_job_that_makes_secrets_there_is_no_trace_of_one(render: Rende
     for certificates in ("cert_manager", "existing"):
         values = {**_values("existing", certificates), "backup": {"enabled": False}}
         names = [manifest["metadata"]["name"] for manifest in render(values)]
-        assert [] == [name for name in names if name in {"jarvis-secret-hook", "jarvis-tls"}]
+        assert [] == [name for name in names if name in _JOBS]
 
 
 def test_external_secrets_say_where_each_value_is(render: Render):

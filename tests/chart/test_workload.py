@@ -58,6 +58,26 @@ def test_nodes_are_told_how_many_they_are_by_a_file_that_rolls_none_of_them(rend
     assert (node(3)["template"], [3, 5]) == (node(5)["template"], [node(count)["replicas"] for count in (3, 5)])
 
 
+def test_processes_are_told_the_cluster_s_name_by_a_file_that_rolls_none_of_them(render: Render):
+    def rendered(name: str) -> Any:
+        return render({"infrastructure": {"cluster_name": name}, "backup": {"enabled": True}})
+
+    before, after = rendered("jarvis"), rendered("other")
+    pods = [
+        (kind, _find(after, kind, name)["spec"])
+        for kind, name in (("StatefulSet", "jarvis-crdt"), ("Deployment", "jarvis-backend"), ("CronJob", "jarvis-bkp"))
+    ]
+
+    assert "other/jarvis-system/jarvis" == _find(after, "ConfigMap", "jarvis-config")["data"]["cluster-name"]
+    assert ["jarvis/jarvis-system/jarvis"] == [
+        each["data"]["cluster-name"] for each in before if "cluster-name" in each.get("data", {})
+    ]
+    for kind, spec in pods:
+        assert "--cluster-name-file=/etc/jarvis/cluster-name" in str(spec), kind
+    for kind, name in (("StatefulSet", "jarvis-crdt"), ("Deployment", "jarvis-backend")):
+        assert _find(before, kind, name)["spec"]["template"] == _find(after, kind, name)["spec"]["template"]
+
+
 @pytest.mark.parametrize("count", [3, 5])
 def test_before_each_upgrade_nodes_decide_on_count_and_factor(render: Render, count: int):
     job = _find(render(_counted(count, crdt={"replication_factor": 2})), "Job", "jarvis-resize-hook")

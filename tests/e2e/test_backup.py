@@ -66,7 +66,7 @@ def test_a_backup_is_taken_verified_shown_and_restored(cluster: Cluster, deploym
     taken = json.loads(next(line for line in _run_job(cluster, "take").splitlines() if line.startswith("{")))
 
     assert (sorted(NODES), []) == (taken["nodes"], taken["missed"])
-    assert {"config.json", "node-count", "values.json"} == set(taken["configuration"])
+    assert {"cluster-name", "config.json", "node-count", "values.json"} == set(taken["configuration"])
     assert taken["key_id"]
     # The clocks of the host and of its containers are one.
     assert began <= _show(cluster, "jarvis_backup_last_success_timestamp_seconds") <= time.time()

@@ -227,7 +227,7 @@ def test_a_node_with_another_secret_is_refused_and_told_so(tmp_path, cluster):
         stranger.ports["node-1"] = cluster.ports["node-1"]
         stranger.peers = ["node-0", "node-1"]
         stack.callback(stranger.stop)
-        stranger.start_node("node-0")
+        stranger._start("node-0", [*stranger.node_arguments("node-0"), "--cluster-name", cluster.name])
         wait_until(lambda: 'jarvis_links{state="refused"} 1.0' in stranger.metrics("node-0"), "the refusal")
         assert "does not prove the cluster secret" in stranger.all_logs()
 

@@ -60,8 +60,24 @@ def test_what_cannot_be_deleted_says_so_and_stays(cluster, type_name, op):
     assert type_name == cluster.get(path)["type"]
 
 
-def test_emptying_a_key_shows_the_empty_value_once_and_then_nothing(cluster):
-    path = "/v1/keys/flag"
-    cluster.post(path, {"type": "ew_flag", "op": {"enable": True}})
-    assert False is cluster.post(path, {"type": "ew_flag", "op": {"disable": True}})["value"]
-    wait_until(lambda: find(cluster, path).status_code == 404, "404", cluster.logs)
+@pytest.mark.parametrize(
+    ("type_name", "fill", "emptying", "empty"),
+    [
+        ("ew_flag", {"enable": True}, {"disable": True}, False),
+        ("aw_set", {"add": "x"}, {"remove": "x"}, []),
+        ("map", {"update": {"f": {"type": "aw_set", "op": {"add": "x"}}}}, {"remove": "f"}, {}),
+        ("graph", {"add_vertex": "x"}, {"remove_vertex": "x"}, {"vertices": [], "edges": []}),
+    ],
+)
+def test_what_was_emptied_reads_as_empty_on_every_node_until_it_is_deleted(cluster, type_name, fill, emptying, empty):
+    path = f"/v1/keys/emptied-{type_name}"
+    cluster.post(path, {"type": type_name, "op": fill})
+    assert empty == cluster.post(f"{path}?concern=all", {"type": type_name, "op": emptying})["value"]
+    assert [empty] * len(cluster.node_ids) == [cluster.get(f"{path}?node={name}")["value"] for name in cluster.node_ids]
+    assert [path.rpartition("/")[2]] == [
+        each["key"] for each in cluster.get(f"/v1/keys?prefix=emptied-{type_name}")["keys"]
+    ]
+    assert 200 == delete(cluster, f"{path}?concern=all").status_code
+    assert [404] * len(cluster.node_ids) == [
+        find(cluster, f"{path}?node={name}").status_code for name in cluster.node_ids
+    ]

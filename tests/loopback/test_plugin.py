@@ -147,3 +147,71 @@ def test_the_states_are_counted(cluster):
 
     assert {f'jarvis_plugins{{state="{state}"}}' for state in ("active", "failing", "disabled")} == set(counts)
     assert 1 + len(TROUBLES) == sum(counts.values())
+
+
+LEDGER = """
+from crdt_service.plugins.hook import Endpoint, hookimpl
+_seen = {}
+
+@hookimpl
+def transform_write(op, caller):
+    return {"assign": f"{op['assign']} by {caller.name} ({caller.scope})"}
+
+@hookimpl
+def on_change(change):
+    _seen[change["key"]] = len(change["key"])
+
+def narrowed(request):
+    return {key: value for key, value in _seen.items() if request.caller.may_touch(key)}
+
+@hookimpl
+def endpoints():
+    return [
+        Endpoint("GET", "all", "Show all.", lambda request: _seen),
+        Endpoint("GET", "one", "Show one.", lambda request: _seen.get(request.query.get("key")),
+            parameters={"key": "Which."}, keys=["key"]),
+        Endpoint("GET", "mine", "Show what is the caller's.", narrowed, narrows=True),
+        Endpoint("DELETE", "forget", "Forget all.", lambda request: _seen.clear(), access="admin"),
+    ]
+"""
+
+
+def test_endpoints_keep_to_the_prefixes_of_the_caller(tmp_path):
+    cluster = LoopbackCluster(tmp_path, node_count=1, plugins=[{"name": "ledger"}], api_keys=True)
+    cluster.plugins_dir.mkdir()
+    (cluster.plugins_dir / "ledger.py").write_text(LEDGER)
+    limited = cluster.create_api_key("--name", "limited", "--scope", "write", "--prefix", "a/")
+    writer = cluster.create_api_key("--name", "writer", "--scope", "write")
+    with cluster:
+
+        def ask(method, path, token=limited, **body):
+            headers = {"authorization": f"Bearer {token}"}
+            return cluster.client.request(method, cluster.url + path, headers=headers, **body)
+
+        def write(key, token):
+            body = {"type": "lww_register", "op": {"assign": "v"}}
+            return ask("POST", f"/v1/keys/{key}?concern=all", token, json=body).json()["value"]
+
+        def is_known():
+            write("a%2F1", limited)
+            write("b%2F12", writer)
+            return known == ask("GET", "/v1/plugins/ledger/all", writer).json()
+
+        known = {"a/1": 3, "b/12": 4}
+        assert "v by limited (write)" == write("a%2F1", limited)
+        assert "v by writer (write)" == write("b%2F12", writer)
+        wait_until(is_known, "the plugin to hear of changes", cluster.logs)
+
+        assert 403 == ask("GET", "/v1/plugins/ledger/all").status_code
+        assert {"a/1": known["a/1"]} == ask("GET", "/v1/plugins/ledger/mine").json()
+        assert known == ask("GET", "/v1/plugins/ledger/mine", writer).json()
+        assert known["a/1"] == ask("GET", "/v1/plugins/ledger/one?key=a%2F1").json()
+        assert known["b/12"] == ask("GET", "/v1/plugins/ledger/one?key=b%2F12", writer).json()
+        for refused in ("one?key=b%2F12", "one", "one?key=_jarvis%2Fx"):
+            answer = ask("GET", f"/v1/plugins/ledger/{refused}")
+            assert answer.status_code in (400, 403), refused
+
+        for path, method in (("/v1/plugins", "GET"), ("/v1/plugins/ledger/forget", "DELETE")):
+            assert 403 == ask(method, path, writer).status_code
+        assert 200 == cluster.client.delete(f"{cluster.url}/v1/plugins/ledger/forget").status_code
+        assert ["ledger"] == [plugin["name"] for plugin in cluster.get("/v1/plugins")["plugins"]]

@@ -13,6 +13,7 @@ import uvloop
 
 from benchmarks.page import markdown
 from crdt_service.kernel.config import PluginConfig, PluginsConfig
+from crdt_service.plugins.caller import Caller
 from crdt_service.plugins.host import Plugins
 from crdt_service.plugins.load import load
 from crdt_service.plugins.message import PassWrites, Write
@@ -48,7 +49,7 @@ async def measure():
         loop = asyncio.get_running_loop()
 
         def in_process(writes):
-            return plugin.answer(PassWrites("", tuple(writes)))
+            return plugin.answer(PassWrites(Caller(), tuple(writes)))
 
         async def in_place(writes):
             in_process(writes)
@@ -58,7 +59,7 @@ async def measure():
                 await loop.run_in_executor(pool, in_process, writes)
 
         async def in_its_process(writes):
-            await plugins.pass_writes(writes, "")
+            await plugins.pass_writes(writes, Caller())
 
         ways = {"in place, nothing bounded": in_place, "a thread": in_a_thread, "a process": in_its_process}
         rows = []

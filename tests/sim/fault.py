@@ -1,11 +1,13 @@
 """What goes wrong in the safety phase, drawn from the seed."""
 
+from tests.sim.upheaval import Upheaval
+
 CLOCK_SECONDS_MAX = 90.0
 # A guest that was suspended, a time zone, a machine whose clock has no battery.
 FAR_SECONDS = (600.0, 7200.0, 10 * 365 * 24 * 3600.0)
 
 
-class Saboteur:
+class Saboteur(Upheaval):
     """Does one fault of the profile at a time; most of them end by themselves."""
 
     def __init__(self, world, randomness):

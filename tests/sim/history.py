@@ -62,8 +62,8 @@ class History:
     `final` is, by node, the states by (key, tag) once it was quiet, and `owners` who should hold each key then; `disks`
     counts the disks that each node has lost; `placements` is what was durably known of who owns what;
     `clock_error_seconds` how far two clocks may be apart, and `calm_at` when all faults had ended; `is_purging` whether
-    deleted keys are forgotten within the world's time, and `vacant` those that are not, by node, long after calm; `told`
-    is, by node, the types of each key that an answer to a read names once it was quiet.
+    deleted keys are forgotten within the world's time, and `vacant` those that are not, by node, long after calm;
+    `told` is, by node, the types of each key that an answer to a read names once it was quiet.
     """
 
     writes: list[Write] = field(default_factory=list)

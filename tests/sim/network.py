@@ -10,7 +10,6 @@ from collections import deque
 from crdt_service.kernel.error import ServiceError, UnreachableError
 from crdt_service.net.channel import Channel
 from crdt_service.wire.message import (
-    PROTOCOL,
     FailureReply,
     Placed,
     PulseReply,
@@ -89,8 +88,8 @@ class Link:
         self.asker = source.asker
         self._network = network
         self.replica = target.replica.id
-        self.protocol = PROTOCOL
-        self._channel = Channel(target.name, self, replica=self.replica, clock=source.hybrid)
+        self.protocol = min(source.protocol, target.protocol)
+        self._channel = Channel(target.name, self, replica=self.replica, protocol=self.protocol, clock=source.hybrid)
         self._out = _Pipe(network, source.name, target.name, self._arrive)
         self._back = _Pipe(network, target.name, source.name, self._return)
 

@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 
 from crdt_service.kernel.error import ServiceError
-from crdt_service.wire.message import PlacementRequest, PlacementWord, ProposeRequest
+from crdt_service.wire.message import PROTOCOL, PlacementRequest, PlacementWord, ProposeRequest
 
 AGAIN_SECONDS = 1.0
 
@@ -16,15 +16,17 @@ class Operator:
     asker = ("operator", "")
     hybrid = None
     is_alive = True
+    protocol = PROTOCOL
     hears_all = True
 
     def __init__(self, world, randomness):
         self._world = world
         self._random = randomness
 
-    def propose(self, reason, node_count=0):
-        """Propose it once, through a node that is drawn, and do not care what becomes of that."""
-        self._world.loop.create_task(self._propose(self._random.choice(self._world.names), reason, node_count))
+    def propose(self, reason, node_count=0, *, at=None, **fields):
+        """Propose it once, through one node or one that is drawn, and do not care what becomes of that."""
+        node = at or self._random.choice(self._world.names)
+        self._world.loop.create_task(self._propose(node, reason, node_count, **fields))
 
     def insist(self, node_count):
         """Have so many nodes own all slots, however often that has to be tried before all is calm."""
@@ -44,7 +46,7 @@ class Operator:
         while not self._world.is_calm and not await self.resize(node_count, AGAIN_SECONDS):
             pass
 
-    async def _propose(self, node, reason, node_count):
+    async def _propose(self, node, reason, node_count, **fields):
         """Return the document that is in force then as far as that node knows, None if it did not say."""
         try:
             link = await self._world.network.connect(self, node)
@@ -54,7 +56,7 @@ class Operator:
             known = (await link.request(partial(PlacementRequest, word=PlacementWord(0)))).document
             if known is None:
                 return None
-            build = partial(ProposeRequest, epoch=known.epoch, reason=reason, node_count=node_count)
+            build = partial(ProposeRequest, epoch=known.epoch, reason=reason, node_count=node_count, **fields)
             reply = await link.request(build)
         except ServiceError as error:
             self._world.trace("not proposed", node, reason, node_count, error.code)

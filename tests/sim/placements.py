@@ -94,7 +94,7 @@ class Placements:
             self.findings.append(f"{node} has taken up another placement {document.epoch} than others")
 
     def _check_decided(self, node, document):
-        before = self.documents.get(document.epoch - 1)
+        before = self._find_before(document)
         if before is None and self.documents:
             self.findings.append(f"{node} has taken up placement {document.epoch}, which follows none")
             return
@@ -105,6 +105,13 @@ class Placements:
         if 2 * len(accepted) <= len(voters):
             count = f"{len(accepted)} of {len(voters)}"
             self.findings.append(f"{node} has taken up placement {document.epoch}, which {count} have accepted")
+
+    def _find_before(self, document):
+        """Return the document that this one follows, None if that is not known."""
+        before = self.documents.get(document.epoch - 1)
+        if before is None and document.reason == "accept_loss":  # It may take the place of a change under way.
+            before = self.documents.get(document.epoch - 2)
+        return before
 
     def _find_two_majorities(self):
         by_epoch = {}
@@ -131,6 +138,8 @@ def _is_majority(groups, replicas):
 
 
 def _follows(before, document):
+    if document.reason == "accept_loss":
+        return replicas_of(document.old) < replicas_of(before.old)
     if is_joint(document):
         return not is_joint(before) and document.old == before.old
     return is_joint(before) and document.old in (before.old, before.next)

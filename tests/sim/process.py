@@ -17,6 +17,7 @@ from crdt_service.membership.ownership import follow_members
 from crdt_service.replication.replica import Replica
 from crdt_service.store.store import Store
 from crdt_service.wire.message import (
+    PROTOCOL,
     Concern,
     DecisionRequest,
     Placed,
@@ -71,6 +72,7 @@ class Process:
     def __init__(self, machine, world):
         self.name = machine.name
         self.is_alive = True
+        self.protocol = PROTOCOL - 1 if machine.is_old else PROTOCOL
         self.tasks = {}
         self._machine = machine
         self._world = world
@@ -110,7 +112,7 @@ class Process:
             self.name,
             self.committer,
             self.replica,
-            ownership=follow_members({}, world.profile.replication_factor),
+            ownership=follow_members(world.old_members, world.profile.replication_factor),
             randomness=machine.draw(),
         )
         self.transfer = Transfer(
@@ -126,7 +128,7 @@ class Process:
         self.placer = Placer(
             self.name,
             zone=world.zones[self.name],
-            node_count=len(world.names),
+            node_count=0 if machine.is_old else len(world.names),
             factor=world.profile.replication_factor,
             store=self.store,
             replica=self.replica,
@@ -198,6 +200,8 @@ class Process:
 
     def _handle(self, node_id, replica, epoch, request):
         if isinstance(request, DecisionRequest | ProposeRequest):
+            if self.protocol < PROTOCOL:
+                raise ServiceError("malformed", "the release before knows no placements", "upgrade this node")
             return self.placer.answer(node_id, replica, request)
         if isinstance(request, PushRequest) and request.replica not in ("", replica):
             raise ServiceError("wrong_role", "a node may only push its own commits", "connect as that node")
@@ -306,6 +310,7 @@ class Machine:
         self.random = randomness
         self.process = None
         self.slow_disk_ms = 0
+        self.is_old = False
         self._world = world
         self._starts = None
         self._is_sealed = False
@@ -373,6 +378,13 @@ class Machine:
         self.disk.restore(content)
         self._world.history.lose_disk(self.name, copied_at)
 
+    def flip_tail(self):
+        """The machine goes dark, and comes back with a bit of its last synced record changed, if there is one."""
+        self._end("flip_tail")
+        self.disk.lose_power()
+        if self.disk.flip_tail(self.random):
+            self._world.history.lose_disk(self.name)
+
     def go_away(self, seconds):
         """The process dies, and comes back after so long."""
         self.kill()
@@ -400,6 +412,13 @@ class Machine:
         await asyncio.sleep(self.random.choice((0, 0.05)))
         if self.process is process:
             self.kill()
+
+    def upgrade(self):
+        """Run the release under test from now on, if it was the one before."""
+        if self.is_old:
+            self._world.trace("upgrade", self.name)
+            self.is_old = False
+            self.start_again()
 
     def start_again(self):
         """Drain the process, and start the next one at once."""

@@ -12,6 +12,7 @@ from crdt_service.replication import commits, repair, snapshot
 from crdt_service.replication.garbage import HORIZON_SECONDS
 from crdt_service.store import store, tombstones
 from tests.sim.fault import CLOCK_SECONDS_MAX, FAR_SECONDS
+from tests.sim.upheaval import UPHEAVALS
 
 # Faults that hold messages or writes back last 5 s at most.
 PURGING_SECONDS = 8.0
@@ -36,6 +37,7 @@ FAULTS = (
     "resize",
     "resize_twice",
     "abort",
+    *UPHEAVALS,
 )
 
 
@@ -129,7 +131,7 @@ def hasten(profile, randomness, remembering_share):
     if randomness.random() < remembering_share:
         return profile
     profile.limits["tombstone_bytes"] = randomness.choice((0, 300))
-    return replace(profile, faults=_without(profile, "lose_disk", "roll_back"))
+    return replace(profile, faults=_without(profile, "lose_disk", "roll_back", "flip_tail", "accept_loss"))
 
 
 def _without(profile, *faults):

@@ -32,6 +32,8 @@ CALM_SECONDS = 4.0
 PROBE_SECONDS = 15.0
 FIRST_SECONDS_MAX = 30.0
 PROBE_TRIES = 10
+# Of the nodes of a world that is upgraded; the others are already.
+OLD_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ class Options:
     """What to run; 0 nodes draws 3 to 7 from the seed.
 
     In a share of the worlds deleted keys are purged, and in a share of those that is remembered to the end. In a share
-    faults begin only once there is a placement, and in one keys are created with two types. The classes are arguments
-    so that a test can plant bugs, and `profile` is what it does not draw, so that it meets them soon.
+    faults begin only once there is a placement, and in one keys are created with two types. A share of those without
+    purges begins with the release before, without placements, whose nodes are upgraded amid the faults. The classes are
+    arguments so that a test can plant bugs, and `profile` is what it does not draw, so that it meets them soon.
     """
 
     nodes: int = 0
@@ -49,6 +52,7 @@ class Options:
     remembering_share: float = 0.6
     placed_share: float = 0.8
     two_types_share: float = 0.2
+    upgraded_share: float = 0.15
     profile: dict = field(default_factory=dict)
     journal: type = Journal
     committer: type = Committer
@@ -121,11 +125,17 @@ class World:
         self.names = [f"node-{number}" for number in range(nodes)]
         self.history.disks = dict.fromkeys(self.names, 0)
         self.zones = {name: f"zone-{number % 3}" for number, name in enumerate(self.names)}
+        upgrade = self._randomness("upgrade")
+        self.is_upgraded = not self.profile.is_purging and upgrade.random() < options.upgraded_share
+        # Whom the release before knows as members: all, since the judges hold it to its word, and it knew no other way.
+        self.old_members = self.zones if self.is_upgraded else {}
         self.network = Network(self.loop, self._randomness("network"), self.trace, self._find)
         self.network.latency_ms_max = self.profile.latency_ms_max
         self.network.loss = self.profile.loss
         self.network.duplication = self.profile.duplication
         self.machines = {name: self._make_machine(name, randomness) for name in self.names}
+        for machine in self.machines.values():
+            machine.is_old = self.is_upgraded and upgrade.random() < OLD_SHARE
         self.client = Client(self, self._randomness("client"), self._randomness("client/types"))
         self.operator = Operator(self, self._randomness("operator"))
         self.saboteur = Saboteur(self, self._randomness("faults"))
@@ -151,7 +161,9 @@ class World:
         randomness = self._randomness("life")
         for machine in self.machines.values():
             machine.start_later(randomness.choice((0.0, 0.1, 2.0)))
-        if randomness.random() < self.options.placed_share:  # Else faults come before there is a placement, too.
+        if (
+            randomness.random() < self.options.placed_share and not self.is_upgraded
+        ):  # Else faults come before there is a placement, too.
             await self._wait_for(lambda: self.history.placements.newest is not None, FIRST_SECONDS_MAX)
         await self._sabotage()
         self.is_calm = True
@@ -160,6 +172,7 @@ class World:
         self.trace("calm")
         for machine in self.machines.values():
             machine.start()
+            machine.upgrade()
         if self.client.tasks:
             await asyncio.wait(list(self.client.tasks))
         await asyncio.sleep(PROBE_SECONDS)  # Draining processes end, and start again.
@@ -204,7 +217,12 @@ class World:
     async def _sabotage(self):
         randomness = self._randomness("steps")
         leaving = randomness.randrange(self.options.steps // 2) if self.profile.is_purging else None
+        # Some are upgraded only once all is calm.
+        upgrades = {name: randomness.randrange(self.options.steps * 3 // 2) for name in self.names}
         for step in range(self.options.steps):
+            for name in self.names:
+                if step == upgrades[name]:
+                    self.machines[name].upgrade()
             if step == leaving:
                 self.saboteur.send_away()
             if randomness.random() < self.profile.fault_share:

@@ -12,9 +12,11 @@ from crdt_service.disk.disk import Disk
 from tests.sim.__main__ import describe
 from tests.sim.bug import BUGS
 from tests.sim.disk import SimDisk
+from tests.sim.placement_bug import PLACEMENT_BUGS
 from tests.sim.simulation import Options, run_seed
 
 BUG_SEEDS_MAX = 60
+JUDGES_OF_BUGS = BUGS | PLACEMENT_BUGS
 # The first found a torn log behind a newer one, which no longer started; the second what came back with its writer,
 # because the others had it by a repair alone.
 SEEDS = (115, 241, *range(8))
@@ -27,13 +29,13 @@ def test_a_seed_keeps_every_promise(seed):
     assert result.acknowledged > 0
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
+@pytest.mark.parametrize("bug", JUDGES_OF_BUGS, ids=lambda bug: bug.__name__)
 def test_a_planted_bug_is_caught(bug):
     found = set()
     for seed in range(BUG_SEEDS_MAX):
         with bug() as options:
             found |= run_seed(seed, dataclasses.replace(options, steps=options.steps // 2)).failures.keys()
-        if found & BUGS[bug]:
+        if found & JUDGES_OF_BUGS[bug]:
             return
     pytest.fail(f"{BUG_SEEDS_MAX} seeds found only {found}")
 

@@ -4,7 +4,7 @@ import json
 from functools import partial
 
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError
-from crdt_service.wire.message import TOKEN_NAME_BYTES, Concern, ReadRequest, Token, WriteRequest
+from crdt_service.wire.message import PROTOCOL, TOKEN_NAME_BYTES, Concern, ReadRequest, Token, WriteRequest
 from tests.sim.history import Outcome, Write
 
 ERA_SECONDS = 4.0
@@ -19,6 +19,7 @@ class Client:
     asker = ("client", "")
     hybrid = None  # It takes no part in clocks.
     is_alive = True
+    protocol = PROTOCOL
     hears_all = True  # Unknown outcomes blunt the judges, so its connections to the dead end at once.
 
     def __init__(self, world, randomness, types_randomness):
@@ -39,7 +40,8 @@ class Client:
         elif self._random.random() < self._world.profile.burst_share:
             self._burst(key)
         elif self._random.random() < self._world.profile.read_share:
-            self._spawn(self._read(node, self._random.choice((f"count-{key}", f"register-{key}", f"set-{key}"))))
+            name = self._random.choice((f"count-{key}", f"register-{key}", f"set-{key}"))
+            self._spawn(self._read(node, name, self._draw_concern()))
         else:
             self._spawn(self._write(self._draw(node, key)))
 
@@ -152,8 +154,12 @@ class Client:
             write.outcome = Outcome.ACKNOWLEDGED
         write.answered = self._world.loop.time()
         self._world.trace(write.outcome.value, write.node, write.key, write.verb, write.argument, write.code)
-        if token is not None and write.outcome is Outcome.ACKNOWLEDGED:
+        if write.outcome is not Outcome.ACKNOWLEDGED:
+            return
+        if token is not None:
             await self._repeat(self._random.choice(self._world.names), request)
+        elif write.concern is not Concern.ONE and self._random.random() < self._world.profile.read_share:
+            await self._read(self._random.choice(self._world.names), write.key, Concern.MAJORITY)
 
     async def _repeat(self, node, request):
         """Send an acknowledged write again, anywhere; whatever comes of it, it must not count again."""
@@ -164,10 +170,10 @@ class Client:
             return
         self._world.trace("repeated", node, reply.is_replay)
 
-    async def _read(self, node, key):
+    async def _read(self, node, key, concern):
         try:
             link = await self._link(node)
-            reply = await link.request(partial(ReadRequest, key=key, concern=self._draw_concern()))
+            reply = await link.request(partial(ReadRequest, key=key, concern=concern))
         except (ServiceError, OSError):
             return
         self._world.trace("read", node, key, reply.value.decode())

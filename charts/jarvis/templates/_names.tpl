@@ -22,6 +22,7 @@
 {{- /* Short: a CronJob's name leaves 11 of 63 characters to those of its Jobs. */}}
 {{- define "jarvis.renewal" -}}{{ .Release.Name }}-tls{{- end }}
 {{- define "jarvis.secretHook" -}}{{ .Release.Name }}-secret-hook{{- end }}
+{{- define "jarvis.fillHook" -}}{{ .Release.Name }}-fill-hook{{- end }}
 {{- define "jarvis.resizeHook" -}}{{ .Release.Name }}-resize-hook{{- end }}
 {{- define "jarvis.prometheus" -}}{{ .Release.Name }}-prometheus{{- end }}
 {{- define "jarvis.alertmanager" -}}{{ .Release.Name }}-alertmanager{{- end }}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
+from crdt_service.access.room import Room
 from crdt_service.api.feed.cursor import NODES_MAX, Places, write_cursor
 from crdt_service.api.feed.event import encode_event
 from crdt_service.api.feed.merge import Changed, Merge, Reset
@@ -67,15 +68,17 @@ class Subscriber:
 
     Attributes:
         topic: What it is told of.
+        caller: Who opened it; empty for this process itself.
         turn: In which of every `PULSE_SECONDS` seconds it shows that it is alive.
         position: In the ring, of the first event that it may lack; while it waits, that is `topic.end` or later.
         is_pulse_due: Whether it is to show that it is alive.
     """
 
-    __slots__ = ("_woken", "is_pulse_due", "position", "topic", "turn")
+    __slots__ = ("_woken", "caller", "is_pulse_due", "position", "topic", "turn")
 
-    def __init__(self, topic: Topic, turn: int) -> None:
+    def __init__(self, topic: Topic, caller: str, turn: int) -> None:
         self.topic = topic
+        self.caller = caller
         self.turn = turn
         self.position = 0
         self.is_pulse_due = False
@@ -103,6 +106,7 @@ class Hub:
         channels: Open channels by node id, as they come and go.
         randomness: Spreads feeds over time.
         owners: Returns who owns a slot, as far as is known; of one that nobody owns, every node counts.
+        on_refused: Called with `feeds` when a feed is refused.
 
     Attributes:
         channels: The same.
@@ -118,12 +122,14 @@ class Hub:
         channels: Mapping[str, Channel],
         randomness: random.Random,
         owners: Callable[[int], Sequence[str]] = lambda slot: (),
+        on_refused: Callable[[str], object] = lambda name: None,
     ) -> None:
         self.channels = channels
         self._owners = owners
         self.is_stopped = False
         self.randomness = randomness
         self.count = 0
+        self._room = Room("feeds", FEEDS_MAX, on_refused)
         self._topics: dict[str, Topic] = {}
         self._lengths: Counter[int] = Counter()
         self._due: deque[Subscriber] = deque()
@@ -143,18 +149,15 @@ class Hub:
             self._cursor = write_cursor(self.places)
         return self._cursor
 
-    def enter(self, prefix: str) -> Subscriber:
-        """Add a feed, which must leave at last.
+    def enter(self, prefix: str, caller: str = "") -> Subscriber:
+        """Add a feed of a caller, which must leave at last.
 
         Raises:
-            ServiceError: There are too many, or the backend is stopping.
+            ServiceError: The caller has too many, or the backend is stopping.
         """
         if self.is_stopped:
             raise ServiceError("stopping", "the backend is stopping", "open the feed again")
-        if self.count >= FEEDS_MAX:
-            raise ServiceError(
-                "overloaded", f"{FEEDS_MAX} feeds are open", "retry later, or run more backends; share feeds"
-            )
+        self._room.take(caller)
         topic = self._topics.get(prefix)
         if topic is None:
             topic = self._topics[prefix] = Topic(prefix, self.ring.next)
@@ -163,11 +166,12 @@ class Hub:
         self.count += 1
         if self._running is None:
             self._running = asyncio.create_task(self._run(), context=apart())
-        return Subscriber(topic, self.randomness.randrange(PULSE_SECONDS))
+        return Subscriber(topic, caller, self.randomness.randrange(PULSE_SECONDS))
 
     def leave(self, feed: Subscriber) -> None:
         """Remove a feed."""
         topic = feed.topic
+        self._room.give(feed.caller)
         topic.feeds -= 1
         self.count -= 1
         if not topic.feeds:

@@ -53,7 +53,7 @@ class Changes:
         """
         given = call.values["last-event-id"] or call.values["cursor"]
         places = read_cursor(given) if given is not None else None
-        subscriber = self._hub.enter(call.principal.narrow(call.values["prefix"]))
+        subscriber = self._hub.enter(call.principal.narrow(call.values["prefix"]), call.caller)
         try:
             await self._hub.wait_ready()
             if call.scope["method"] == "HEAD":

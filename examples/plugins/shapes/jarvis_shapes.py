@@ -76,12 +76,17 @@ def on_change(change: Mapping[str, Any]) -> None:
 
 @hookimpl
 def endpoints() -> list[Endpoint]:
-    """Serve the rules and the counts."""
+    """Serve the rules and the counts, of prefixes that are the caller's."""
     return [
         Endpoint(
-            "GET", "rules", "Show the rules by prefix.", _show_rules, parameters={"prefix": "Of this prefix alone."}
+            "GET",
+            "rules",
+            "Show the rules by prefix.",
+            _show_rules,
+            parameters={"prefix": "Of this prefix alone."},
+            narrows=True,
         ),
-        Endpoint("GET", "seen", "Show how many changes were seen below each prefix.", lambda _: dict(_seen)),
+        Endpoint("GET", "seen", "Show how many changes were seen below each prefix.", _show_seen, narrows=True),
     ]
 
 
@@ -102,7 +107,13 @@ def choose_fullest(siblings: Sequence[Sibling], _sources: Sequence[str]) -> Verd
 
 def _show_rules(request: Request) -> Any:
     prefix = request.query.get("prefix")
-    return {known: rule for known, rule in _rules.items() if prefix in (None, known)}
+    return {
+        known: rule for known, rule in _rules.items() if prefix in (None, known) and request.caller.may_touch(known)
+    }
+
+
+def _show_seen(request: Request) -> Any:
+    return {prefix: count for prefix, count in _seen.items() if request.caller.may_touch(prefix)}
 
 
 def _find(key: str) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 import jarvis_shapes
 import pytest
 
-from crdt_service.plugins.hook import Refusal, Request, Sibling, Undecided, Verdict
+from crdt_service.plugins.hook import Caller, Refusal, Request, Sibling, Undecided, Verdict
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +50,18 @@ def test_its_pages_show_rules_and_what_was_seen():
     for key in ("orders/1", "orders/2", "other"):
         jarvis_shapes.on_change({"key": key})
 
-    assert {"orders/": 2} == seen.answer(Request({}, None, ""))
-    assert ["orders/"] == list(rules.answer(Request({}, None, "")))
-    assert {} == rules.answer(Request({"prefix": "other"}, None, ""))
+    assert {"orders/": 2} == seen.answer(Request({}, None, Caller()))
+    assert ["orders/"] == list(rules.answer(Request({}, None, Caller())))
+    assert {} == rules.answer(Request({"prefix": "other"}, None, Caller()))
+
+
+def test_callers_see_what_is_below_their_prefixes():
+    rules, seen = jarvis_shapes.endpoints()
+    jarvis_shapes.on_change({"key": "orders/1"})
+    for prefix, known in (("orders/", ["orders/"]), ("ord", ["orders/"]), ("orders/1", []), ("a/", [])):
+        caller = Caller(scope="read", prefixes=(prefix,))
+        assert known == list(rules.answer(Request({}, None, caller)))
+        assert known == list(seen.answer(Request({}, None, caller)))
 
 
 def test_unknown_settings_are_refused():

@@ -50,8 +50,8 @@ _NOW: Final = Row(
         ),
         Stat(
             "Refused changes",
-            "Changes from peers that were refused in the time shown: they broke a rule, or their stamps lie too far "
-            "in the future. Any is a peer that is broken, or a clock that is wrong.",
+            "Changes from peers that were refused in the time shown: they broke a rule, or no clock can have made "
+            "their stamps. Any is a peer that is broken.",
             Unit.COUNT,
             (
                 Query(
@@ -132,12 +132,19 @@ _REPAIR: Final = Row(
         ),
         Chart(
             "Refused changes by node",
-            "Changes from peers that broke a rule, and those with stamps too far in the future.",
+            "Changes from peers that broke a rule, and those with stamps that no clock can have made.",
             Unit.PER_SECOND,
             (
                 Query(rate("jarvis_deltas_refused_total", CHOSEN), "rule {{instance}}"),
                 Query(rate("jarvis_clock_refused_total", CHOSEN), "clock {{instance}}"),
             ),
+        ),
+        Chart(
+            "Clock offset by node",
+            "How far the node's clock is ahead of that of the member from which it differs most, negative if it is "
+            "behind. The line whose sign the others do not have is the clock that is wrong.",
+            Unit.SECONDS,
+            (Query(f"jarvis_clock_offset_seconds{{{CHOSEN}}}", "{{instance}}"),),
         ),
     ),
 )

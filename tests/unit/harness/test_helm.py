@@ -73,3 +73,25 @@ def test_a_failure_carries_what_helm_said(helm: Helm) -> None:
 
     with pytest.raises(Failure, match="helm uninstall failed: the hook failed"):
         helm.uninstall()
+
+
+def test_helm_is_led_by_its_command_line_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of CI images and of helmfile name another cluster, user, namespace or store of releases."""
+    foreign = (
+        *("HELM_KUBEAPISERVER", "HELM_KUBECONTEXT", "HELM_KUBETOKEN", "HELM_KUBEASUSER", "HELM_KUBEASGROUPS"),
+        *("HELM_KUBECAFILE", "HELM_KUBEINSECURE_SKIP_TLS_VERIFY", "HELM_KUBETLS_SERVER_NAME", "HELM_NAMESPACE"),
+        *("HELM_DRIVER", "HELM_DRIVER_SQL_CONNECTION_STRING", "HELM_DEBUG", "HELM_PLUGINS", "HELM_MAX_HISTORY"),
+        *("HELM_SOMETHING_NEW", "KUBERNETES_MASTER"),
+    )
+    for name in (*foreign, "HELM_CACHE_HOME", "HELM_QPS", "KUBECONFIG", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "elsewhere")
+    program = tmp_path / "helm"
+    program.write_text('#!/bin/sh\nenv > "$0.seen"\ncase $1 in version) echo v3.22.0;; esac\n')
+    program.chmod(0o755)
+    helm = Helm(program, "context", "agents")
+
+    for act in (helm.version, helm.uninstall, lambda: helm.upgrade({}), lambda: helm.render({})):
+        act()
+        seen = {line.partition("=")[0] for line in program.with_suffix(".seen").read_text().splitlines()}
+        assert set() == seen & set(foreign)
+        assert seen >= {"HELM_CACHE_HOME", "HELM_QPS", "KUBECONFIG", "HTTPS_PROXY"}

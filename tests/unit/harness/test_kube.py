@@ -1,7 +1,11 @@
+import http.server
+import socket
+import ssl
 import threading
 from pathlib import Path
 
 import pytest
+from kubernetes.stream import ws_client
 
 from harness.kube import (
     ForbiddenError,
@@ -13,6 +17,7 @@ from harness.kube import (
     path_of,
     report_thread,
 )
+from loadtests.authority import Authority
 from tests.unit.harness.fake_api import FakeApi
 
 
@@ -111,6 +116,68 @@ def test_a_damaged_kubeconfig(text: str, tmp_path: Path, monkeypatch: pytest.Mon
 
     with pytest.raises((KubeconfigError, UnknownContextError)):
         connect()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Quiet(http.server.HTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Clients refuse the certificate."""
+
+
+@pytest.mark.parametrize("is_intermediate", [False, True])
+def test_the_authority_of_a_kubeconfig_is_trusted_without_its_root(
+    is_intermediate: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path / "authority", is_intermediate=is_intermediate)
+    stranger = Authority(tmp_path / "stranger")
+    files = authority.issue("127.0.0.1")
+    server = Quiet(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    serving = threading.Thread(target=server.serve_forever, args=(0.02,))
+    serving.start()
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    try:
+        for trusted, is_read in ((authority, True), (stranger, False)):
+            write_kubeconfig(
+                tmp_path / "config", f'https://127.0.0.1:{server.server_port}", certificate-authority: "{trusted.file}'
+            )
+            if is_read:
+                assert {} == connect().read("pods", "jarvis-system", "one")
+            else:
+                with pytest.raises(UnreachableError):
+                    connect().read("pods", "jarvis-system", "one")
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("is_intermediate", [False, True])
+def test_a_forwarded_port_trusts_as_requests_do(is_intermediate: bool, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority", is_intermediate=is_intermediate)
+    files = authority.issue("127.0.0.1")
+    listening = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    listening.load_cert_chain(files.certificate, files.key)
+    websocket = ws_client.WebSocket(sslopt={"cert_reqs": ssl.CERT_REQUIRED, "ca_certs": str(authority.file)})
+    here, there = socket.socketpair()
+    accepting = threading.Thread(target=lambda: listening.wrap_socket(there, server_side=True).close())
+    accepting.start()
+    with here:
+        connected = websocket.sock_opt.sslopt["context"].wrap_socket(here, server_hostname="127.0.0.1")
+        assert connected.getpeercert()
+        connected.close()
+    accepting.join()
 
 
 def test_several_kubeconfig_files_are_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

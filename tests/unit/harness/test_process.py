@@ -57,3 +57,11 @@ def test_a_program_that_is_missing_or_not_executable_is_named(tmp_path: Path) ->
     for program in ("no-such-program-anywhere", str(plain)):
         with pytest.raises(CommandMissingError, match=os.path.basename(program)):  # noqa: PTH119
             run([program])
+
+
+def test_a_variable_is_added_or_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIVEN", "1")
+    monkeypatch.setenv("KEPT", "2")
+    script = "import os; print(*(os.environ.get(name) for name in ('GIVEN', 'KEPT', 'OWN')))"
+    done = run([sys.executable, "-c", script], env={"GIVEN": None, "OWN": "3"})
+    assert done.stdout == "None 2 3\n"

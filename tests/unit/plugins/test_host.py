@@ -5,10 +5,12 @@ import pytest
 
 from crdt_service.kernel.config import read_plugins
 from crdt_service.kernel.error import ServiceError
+from crdt_service.plugins.caller import Caller
 from crdt_service.plugins.host import Plugins
 from crdt_service.plugins.message import Serve, Value, Write
 from tests.unit.plugins.conftest import states, wait_for
 
+ALICE = Caller("alice", "planner", "write", ("price/",))
 WRITE = Write("price/apple", "pn_counter", b'{"increment":3}')
 VALUE = Value("price/apple", "pn_counter", b"3")
 DOUBLE = """
@@ -70,7 +72,7 @@ BROKEN = "raise RuntimeError('cannot be loaded')\n"
 
 async def refusal(plugins: Plugins) -> tuple[str, str]:
     with pytest.raises(ServiceError) as refused:
-        await plugins.pass_write(WRITE.key, WRITE.type_name, WRITE.op, "alice")
+        await plugins.pass_write(WRITE.key, WRITE.type_name, WRITE.op, ALICE)
     return refused.value.code, refused.value.message
 
 
@@ -85,7 +87,7 @@ async def test_plugins_change_writes_in_their_order_and_values_in_reverse(rig):
     rig.add("add", ADD)
 
     async with rig.run() as plugins:
-        (write,) = await plugins.pass_writes([WRITE], "")
+        (write,) = await plugins.pass_writes([WRITE], Caller())
         (value,) = await plugins.pass_values([VALUE])
 
     assert b'{"increment":7}' == write.op
@@ -99,9 +101,9 @@ async def test_a_validator_sees_what_the_plugins_before_it_made_and_refuses_what
     beyond = Write("price/pear", "pn_counter", b'{"increment":4}')
 
     async with rig.run() as plugins:
-        first, refused, last = await plugins.pass_writes([WRITE, beyond, WRITE], "alice")
+        first, refused, last = await plugins.pass_writes([WRITE, beyond, WRITE], ALICE)
         with pytest.raises(ServiceError):
-            await plugins.pass_write(beyond.key, beyond.type_name, beyond.op, "alice")
+            await plugins.pass_write(beyond.key, beyond.type_name, beyond.op, ALICE)
 
         assert ["active"] * 3 == states(plugins)
     assert [b'{"increment":7}'] * 2 == [first.op, last.op]
@@ -128,7 +130,7 @@ async def test_a_plugin_that_fails_is_disabled_and_requests_go_on(rig, source, s
     async with rig.run() as plugins:
         while states(plugins)[0] != "disabled":
             try:
-                (write,) = await plugins.pass_writes([WRITE], "")
+                (write,) = await plugins.pass_writes([WRITE], Caller())
                 outcomes.add(write.op)
             except ServiceError as error:
                 outcomes.add(error.code)
@@ -151,7 +153,7 @@ async def test_while_a_plugin_hangs_the_loop_and_other_plugins_answer(rig):
         await asyncio.sleep(0)
         answered = 0
         while not hanging.done():
-            await plugins.pass_writes([WRITE], "")
+            await plugins.pass_writes([WRITE], Caller())
             answered += 1
 
         assert [VALUE] == await hanging
@@ -169,7 +171,7 @@ async def test_a_disabled_plugin_is_tried_again(rig):
         await wait_for(lambda: states(plugins) == ["failing"], "the plugin to be tried again")
         await wait_for(lambda: len(rig.ready) == 2, "its process to start")
 
-        assert [WRITE] == await plugins.pass_writes([WRITE], "")
+        assert [WRITE] == await plugins.pass_writes([WRITE], Caller())
         assert ["active"] == states(plugins)
 
 
@@ -188,7 +190,7 @@ async def test_a_plugin_that_cannot_be_loaded_says_why(rig, source, says):
     rig.add("bad", source)
 
     async with rig.run() as plugins:
-        assert [WRITE] == await plugins.pass_writes([WRITE], "")
+        assert [WRITE] == await plugins.pass_writes([WRITE], Caller())
         view = plugins.views()[0]
 
     assert view.state in {"failing", "disabled"}
@@ -211,7 +213,7 @@ async def test_requests_beyond_what_may_wait_are_refused_not_let_through(rig):
     rig.add("slow", "@hookimpl\ndef validate_write(op):\n    time.sleep(0.5)\n")
 
     async with rig.run() as plugins:
-        calls = [asyncio.create_task(plugins.pass_writes([WRITE], "")) for _ in range(300)]
+        calls = [asyncio.create_task(plugins.pass_writes([WRITE], Caller())) for _ in range(300)]
         await asyncio.sleep(0)
         done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
         refused = [task.exception().code for task in done if task.exception()]
@@ -249,7 +251,7 @@ def closed(request):
 
         async def serve(method: str, path: str, body: bytes = b"", **query: str):
             try:
-                served = await plugins.serve(plugin, Serve(method, path, query, body, ""))
+                served = await plugins.serve(plugin, Serve(method, path, query, body, Caller()))
             except ServiceError as error:
                 return error.code, error.message
             return served.status, served.body
@@ -262,6 +264,36 @@ def closed(request):
             "GET", "broken"
         )
     assert ["pages"] == rig.failures
+
+
+async def test_plugins_see_who_writes(rig):
+    rig.add(
+        "signs",
+        """
+@hookimpl
+def transform_write(op, caller):
+    return {**op, "by": [caller.id, caller.name, caller.scope, *caller.prefixes, caller.may_touch("price/1"),
+        caller.may_touch("other")]}
+""",
+    )
+    async with rig.run() as plugins:
+        (write,) = await plugins.pass_writes([WRITE], ALICE)
+        assert b'{"increment":3,"by":["alice","planner","write","price/",true,false]}' == write.op
+        (write,) = await plugins.pass_writes([WRITE], Caller())
+        assert b'{"increment":3,"by":["","","admin",true,true]}' == write.op
+
+
+async def test_an_endpoint_whose_keys_are_no_parameters_is_refused(rig):
+    rig.add(
+        "typo",
+        """
+@hookimpl
+def endpoints():
+    return [Endpoint("GET", "read", "Read.", lambda request: 1, parameters={"key": "Which."}, keys=["kee"])]
+""",
+    )
+    async with rig.run() as plugins:
+        assert "read: keys ['kee'] are no parameters" in plugins.views()[0].error
 
 
 async def test_listeners_learn_of_changes_and_those_that_fail_go_on(rig):

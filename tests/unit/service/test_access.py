@@ -519,6 +519,44 @@ class TestCommand:
             after.authenticate(old.encode())
         assert 2 == api_key("rotate", old.split("_")[1], "--overlap-hours", "-1")[0]
 
+    def test_a_successor_is_the_same_caller_also_of_a_successor(self, path, api_key):
+        _, old = api_key("create", "--name", "a", "--scope", "write")
+        _, new = api_key("rotate", old.split("_")[1])
+        _, newest = api_key("rotate", new.split("_")[1])
+        ring = Keyring(path, lambda: datetime.now(UTC).timestamp())
+        lineages = {ring.authenticate(token.encode()).lineage for token in (old, new, newest)}
+        assert {old.split("_")[1]} == lineages
+
+    def test_a_name_is_given_once(self, path, api_key):
+        _, token = api_key("create", "--name", "a", "--scope", "read")
+        before = path.read_bytes()
+        code, said = api_key("create", "--name", "a", "--scope", "read", "--expires-at", "2040-01-01T00:00:00Z")
+        assert (2, before) == (code, path.read_bytes())
+        assert f"the key {token.split('_')[1]} is called 'a'" in said
+
+    @pytest.mark.parametrize(
+        ("changes", "is_refused"),
+        [
+            (({}, {}), True),
+            (({"scope": "write"}, {"expires_at": "2040-01-01T00:00:00Z"}), True),
+            (({"prefixes": ["a/"]}, {"expires_at": "2040-01-01T00:00:00Z"}), True),
+            (({"expires_at": "2040-01-01T00:00:00Z"}, {}), False),  # As the release before rotates.
+            (({}, {"succeeds": "0" * 16}), False),
+            (({}, {"name": "b"}), False),
+        ],
+    )
+    def test_a_file_with_two_keys_of_one_name_is_refused_unless_one_replaced_the_other(self, path, changes, is_refused):
+        keys = [
+            {"id": f"{number}" * 16, "name": "a", "sha256": "0" * 64, "scope": "read", **change}
+            for number, change in enumerate(changes)
+        ]
+        path.write_text(json.dumps({"keys": keys}))
+        if is_refused:
+            with pytest.raises(ConfigError, match="have the name 'a'"):
+                Keyring(path, lambda: 0.0)
+        else:
+            Keyring(path, lambda: 0.0)
+
     def test_a_revoked_key_is_gone(self, path, api_key):
         _, token = api_key("create", "--name", "a", "--scope", "read")
         assert (0, "") == api_key("revoke", token.split("_")[1])

@@ -1,10 +1,11 @@
 """Permits, proximity and hedges, without a network."""
 
 import asyncio
+import time
 
 import pytest
 
-from crdt_service.api.admission import Admission, BodyBudget
+from crdt_service.api.admission import AT_WORK_MAX, AT_WORK_MIN, TURN_SECONDS_MAX, Admission
 from crdt_service.api.hedge import HEDGES_SAVED_MAX, REQUESTS_PER_HEDGE, HedgeBudget, hedge
 from crdt_service.api.proximity import LATE_SECONDS_MAX, LATE_SECONDS_MIN, RECOVERY_SECONDS, Proximity
 from crdt_service.kernel.error import ServiceError, UnreachableError
@@ -19,7 +20,7 @@ async def settle():
 
 
 async def test_permits_go_to_those_that_wait_in_their_order():
-    admission = Admission(at_work_max=1, waiting_max=2, wait_seconds_max=60)
+    admission = Admission(at_work_max=1, waiting_max=3, wait_seconds_max=60)
     await admission.enter()
     order = []
 
@@ -42,7 +43,7 @@ async def test_permits_go_to_those_that_wait_in_their_order():
 
 
 async def test_who_waits_too_long_is_refused_and_the_next_gets_the_permit():
-    admission = Admission(at_work_max=1, waiting_max=2, wait_seconds_max=0.01)
+    admission = Admission(at_work_max=1, waiting_max=3, wait_seconds_max=0.01)
     await admission.enter()
     results = await asyncio.gather(admission.enter(), admission.enter(), return_exceptions=True)
     assert ["overloaded", "overloaded"] == [result.code for result in results]
@@ -52,7 +53,7 @@ async def test_who_waits_too_long_is_refused_and_the_next_gets_the_permit():
 
 
 async def test_a_caller_that_leaves_gives_its_permit_to_the_next():
-    admission = Admission(at_work_max=1, waiting_max=2, wait_seconds_max=60)
+    admission = Admission(at_work_max=1, waiting_max=3, wait_seconds_max=60)
     await admission.enter()
     leaving, staying = (asyncio.create_task(admission.enter()) for _ in range(2))
     await settle()
@@ -64,13 +65,55 @@ async def test_a_caller_that_leaves_gives_its_permit_to_the_next():
     assert 0 == admission.at_work
 
 
-def test_bodies_share_their_memory():
-    budget = BodyBudget(10)
-    budget.take(8)
-    with pytest.raises(ServiceError, match="more requests"):
-        budget.take(3)
-    budget.give(8)
-    budget.take(10)
+async def test_a_caller_with_many_requests_leaves_permits_to_others_and_callers_come_in_turn():
+    admission = Admission(at_work_max=4, waiting_max=100, wait_seconds_max=60)
+    order = []
+
+    async def work(caller):
+        await admission.enter(caller)
+        order.append(caller)
+
+    waiting = [asyncio.create_task(work("many")) for _ in range(6)]
+    await settle()
+    assert (["many", "many"], 4) == (order, admission.waiting)
+    waiting += [asyncio.create_task(work(caller)) for caller in ("few", "one")]
+    await settle()
+    assert (["many", "many", "few", "one"], 4) == (order, admission.waiting)
+    for caller in ("few", "one", *["many"] * 6):
+        admission.leave(caller)
+        await settle()
+    await asyncio.gather(*waiting)
+    assert (["many"] * 4, 0) == (order[4:], admission.at_work)
+
+
+async def test_while_several_ask_and_turns_are_long_each_caller_has_fewer_at_work(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "thread_time", lambda: now[0])
+    admission = Admission(wait_seconds_max=60)
+
+    async def turn(caller, seconds):
+        await admission.enter(caller)
+        now[0] += seconds
+        await settle()
+        admission.leave(caller)
+
+    async def measure(caller):
+        """How many a caller has at work before the next one waits."""
+        entered = [asyncio.create_task(admission.enter(caller)) for _ in range(200)]
+        await settle()
+        at_work = admission.at_work
+        for each in entered:
+            each.cancel()
+        await asyncio.gather(*entered, return_exceptions=True)
+        for _ in range(admission.at_work):
+            admission.leave(caller)
+        return at_work
+
+    for _ in range(100):
+        await turn("one", 2 * TURN_SECONDS_MAX)
+    assert AT_WORK_MAX // 2 == await measure("one")
+    await turn("other", 0)
+    assert await measure("one") in (AT_WORK_MIN, AT_WORK_MIN + 1)  # The turn before was a short one.
 
 
 def test_owners_of_the_own_zone_come_first_and_else_stay_in_order():

@@ -1,6 +1,7 @@
 """Backups: what they hold, that none that is cut or altered passes, and which ones stay."""
 
 import asyncio
+import dataclasses
 import errno
 import os
 import random
@@ -187,12 +188,31 @@ def test_another_format_is_not_taken_for_damage(tmp_path):
 def test_a_backup_that_is_not_there_is_told_and_the_newest_is_found(tmp_path):
     archive = write(tmp_path)
     with pytest.raises(ConfigError, match="no backup 20200101T000000Z"):
-        archive.find("20200101T000000Z")
+        archive.find("20200101T000000Z", print)
     write(tmp_path, backup="20261128T020000Z")
-    assert ["20261128T020000Z", ID] == [archive.find(""), archive.find(ID)]
+    archive = dataclasses.replace(archive, clock=NOW.timestamp)
+    assert ["20261128T020000Z", ID] == [archive.find("", print), archive.find(ID, print)]
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no backup"):
-        Archive(Folder(tmp_path / "empty")).find("")
+        Archive(Folder(tmp_path / "empty")).find("", print)
+
+
+def test_a_backup_of_the_future_is_taken_only_by_its_name(tmp_path):
+    said = []
+    late, later, latest = ids(-2, -3, -4)
+    archive = dataclasses.replace(write(tmp_path, backup=late), clock=NOW.timestamp)
+    with pytest.raises(ConfigError, match=f"{late} is of the future.*--backup"):
+        archive.find("", said.append)
+    present, drifted = ids(0, -59 / 3600)
+    for backup in (later, latest, present, drifted):
+        write(tmp_path, backup=backup)
+    assert (drifted, late) == (archive.find("", said.append), archive.find(late, said.append))
+    assert [late, later, latest] == [each.id for each in archive.manifests(said.append)][2:]
+    assert [
+        f"the backup {late} is of the future: none of them is taken unless --backup names it",
+        f"3 backups are of the future, {late} to {latest}: none of them is taken unless --backup names it",
+        f"3 backups are of the future, {late} to {latest}",
+    ] == said
 
 
 def test_what_a_kill_left_behind_is_no_backup_and_goes_with_the_next(tmp_path):
@@ -204,6 +224,21 @@ def test_what_a_kill_left_behind_is_no_backup_and_goes_with_the_next(tmp_path):
     with destination.lock():
         pass
     assert ["lock", "lost+found"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_what_others_put_beside_backups_is_named_and_left_alone(tmp_path, caplog):
+    archive = write(tmp_path)
+    for name in (".rsync.part", f".{ID}x.gone", "20261128T010204Z", "notes"):
+        (tmp_path / name).write_bytes(b"theirs")
+    (tmp_path / ".theirs.gone").mkdir()
+    names = {path.name for path in tmp_path.iterdir()}
+    with archive.destination.lock():
+        pass
+    assert {*names, "lock"} == {path.name for path in tmp_path.iterdir()}
+    theirs = f".{ID}x.gone, .rsync.part, .theirs.gone, 20261128T010204Z, notes"
+    assert [f"{tmp_path}: left alone, for they are no backups: {theirs}"] == [
+        each.getMessage() for each in caplog.records
+    ]
 
 
 def test_two_at_once_are_refused_and_a_backup_is_never_replaced(tmp_path):
@@ -329,10 +364,30 @@ def test_the_newest_stays_and_no_more_than_asked_for(hours, retention):
     assert kept == choose_kept(kept, retention)
 
 
-def prune(archive, *retention):
+def prune(archive, *retention, taken=""):
     said = []
-    archive.prune(Retention(*retention), said.append)
+    dataclasses.replace(archive, clock=NOW.timestamp).prune(Retention(*retention), said.append, taken=taken)
     return said
+
+
+@pytest.mark.parametrize("hours_ahead", [2, 24, 24 * 3650])
+def test_backups_of_a_clock_that_was_ahead_count_towards_no_period_and_stay_until_their_time_has_come(
+    tmp_path, hours_ahead
+):
+    old, present, *future = ids(1, 0, -hours_ahead, -hours_ahead - 1)
+    for backup in (old, present, *future):
+        archive = write(tmp_path, backup=backup)
+    told = f"2 backups are of the future, {future[0]} to {future[1]}: they count towards no period, and are not removed"
+    assert [told, f"removed {old}"] == prune(archive, 1, 0, 0, taken=present)
+    assert [present, *future] == archive.destination.backups()
+
+
+def test_a_job_does_not_remove_the_backup_that_it_has_taken_though_its_clock_went_back_meanwhile(tmp_path):
+    newest, older, taken = ids(0, 1, 5)
+    for backup in (newest, older, taken):
+        archive = write(tmp_path, backup=backup)
+    assert [f"removed {older}"] == prune(archive, 1, 0, 0, taken=taken)
+    assert [taken, newest] == archive.destination.backups()
 
 
 def test_pruning_removes_the_others_but_never_the_newest_whole_one(tmp_path):

@@ -13,7 +13,7 @@ from crdt_service.wire.message import BackupRequest
 from tests.unit.service.double import FakeClock
 
 
-def make_source(count):
+def make_source(count, surplus=()):
     clock = FakeClock()
     hybrid = HybridClock(clock)
     store = Store(hybrid)
@@ -21,7 +21,8 @@ def make_source(count):
     for number in range(count):
         batch.write(f"key-{number}", "pn_counter", b'{"increment": 1}')
     batch.install()
-    return BackupSource(store, clock, lambda: True), store, hybrid, clock
+    source = BackupSource(store, clock, clock.now_seconds, is_synced=lambda: True, surplus=lambda: surplus)
+    return source, store, hybrid, clock
 
 
 def increment(store, hybrid, key):
@@ -85,12 +86,65 @@ def test_a_backup_may_begin_anew_and_holds_all_again(monkeypatch):
     assert first == source.answer(BackupRequest(1, "b", 0))
 
 
-def test_each_part_tells_how_many_slots_were_forgotten_and_whether_the_node_was_synced_at_the_start(monkeypatch):
+def test_each_part_tells_whether_the_node_was_synced_at_the_start(monkeypatch):
     monkeypatch.setattr(source_room, "PART_KEYS_MAX", 1)
     _, store, _, clock = make_source(3)
     is_synced = [False, True]
-    source = BackupSource(store, clock, lambda: is_synced.pop(0))
-    before = source.answer(BackupRequest(1, "b", 0))
-    store.drop(slot_of(before.deltas[0].key))
-    after = source.answer(BackupRequest(2, "b", 1))
-    assert [(0, False), (1, False)] == [(each.dropped, each.is_synced) for each in (before, after)]
+    source = BackupSource(store, clock, clock.now_seconds, is_synced=lambda: is_synced.pop(0), surplus=list)
+    parts = source.answer(BackupRequest(1, "b", 0)), source.answer(BackupRequest(2, "b", 1))
+    assert [False, False] == [each.is_synced for each in parts]
+
+
+def read_rest(source, part=1):
+    replies = [source.answer(BackupRequest(1, "b", part))]
+    while not replies[-1].is_last:
+        part += 1
+        replies.append(source.answer(BackupRequest(1, "b", part)))
+    return [delta.key for reply in replies for delta in reply.deltas], replies[-1].dropped
+
+
+def test_a_slot_that_is_forgotten_after_it_was_read_or_that_was_empty_is_not_lost(monkeypatch):
+    monkeypatch.setattr(source_room, "PART_KEYS_MAX", 1)
+    source, store, hybrid, _ = make_source(3)
+    first = source.answer(BackupRequest(1, "b", 0)).deltas[0].key
+    later = next(f"new-{n}" for n in range(9999) if slot_of(f"new-{n}") > max(slot_of(f"key-{k}") for k in range(3)))
+    increment(store, hybrid, later)
+    for key in (first, later):
+        store.drop(slot_of(key))
+    keys, dropped = read_rest(source)
+    assert ({"key-0", "key-1", "key-2"} - {first}, 0) == (set(keys), dropped)
+
+
+def test_a_slot_that_is_forgotten_before_it_was_read_is_lost_and_one_of_others_is_kept(monkeypatch):
+    monkeypatch.setattr(source_room, "PART_KEYS_MAX", 1)
+    keys = sorted((f"key-{number}" for number in range(4)), key=slot_of)
+    lost, kept = keys[2:]
+    source, store, *_ = make_source(4, surplus=[slot_of(kept)])
+    source.answer(BackupRequest(1, "b", 0))
+    for key in (lost, kept):
+        store.drop(slot_of(key))
+    assert ([keys[1], kept], 1) == read_rest(source)
+
+
+def test_what_is_handed_over_between_both_rounds_of_beginning_is_kept_or_lost(monkeypatch):
+    monkeypatch.setattr(source_room, "PART_KEYS_MAX", 1)
+    keys = sorted((f"key-{number}" for number in range(4)), key=slot_of)
+    source, store, hybrid, _ = make_source(4, surplus=[slot_of(keys[3])])
+    assert 0 == source.answer(BackupRequest(1, "b", 0)).dropped
+    for key in keys[2:]:
+        store.drop(slot_of(key))
+    increment(store, hybrid, keys[3])
+    again = source.answer(BackupRequest(1, "b", 0))
+    assert ([keys[0]], 0) == ([delta.key for delta in again.deltas], again.dropped)
+    store.drop(slot_of(keys[3]))
+    assert ([keys[1], keys[3], keys[3]], 1) == read_rest(source)
+
+
+def test_no_more_is_kept_than_there_is_room_for(monkeypatch):
+    monkeypatch.setattr(source_room, "PART_KEYS_MAX", 1)
+    monkeypatch.setattr(source_room, "KEPT_BYTES_MAX", 0)
+    keys = sorted((f"key-{number}" for number in range(3)), key=slot_of)
+    source, store, *_ = make_source(3, surplus=[slot_of(keys[2])])
+    source.answer(BackupRequest(1, "b", 0))
+    store.drop(slot_of(keys[2]))
+    assert ([keys[1]], 1) == read_rest(source)

@@ -103,6 +103,19 @@ def test_the_first_run_makes_what_processes_can_use_and_the_second_changes_nothi
     assert [] == run(cluster, NOW + 50 * DAY)
 
 
+def test_objects_that_were_left_empty_are_filled_without_a_right_to_create():
+    cluster, whole = Cluster(), Cluster()
+    run(whole)
+    for kind, name in whole.objects:
+        cluster.create(kind, name, {})
+    cluster.create = None
+    assert ["authority", "bundle", "node", "api"] == run(cluster)
+    assert {key: set(each.data) for key, each in whole.objects.items()} == {
+        key: set(each.data) for key, each in cluster.objects.items()
+    }
+    assert [] == run(cluster)
+
+
 def test_the_private_key_of_the_authority_is_in_its_own_secret_alone():
     cluster = Cluster()
     run(cluster)

@@ -25,9 +25,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def authority(tmp_path):
-    return Authority(tmp_path / "authority")
+@pytest.fixture(params=[False, True], ids=["root", "intermediate"])
+def authority(tmp_path, request):
+    return Authority(tmp_path / "authority", is_intermediate=request.param)
 
 
 @pytest.fixture

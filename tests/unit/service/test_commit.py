@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import threading
+from unittest import mock
 
 import msgspec
 import pytest
@@ -147,6 +148,25 @@ async def test_a_large_log_is_checkpointed_and_recovers_the_same(tmp_path):
         before = replica.dump()
     async with running(tmp_path) as replica:
         assert replica.dump() == before
+        assert [path for path in tmp_path.iterdir() if path.name.startswith("snapshot-")]
+
+
+@pytest.mark.parametrize("error", [OSError(30, "Read-only file system"), ValueError("no such number")])
+async def test_a_checkpoint_that_fails_for_any_reason_is_told_until_one_succeeds(tmp_path, monkeypatch, error):
+    async with running(tmp_path, log_bytes_max=200) as replica:
+
+        async def fill():
+            for number in range(20):
+                await replica.committer.write("k", "lww_register", b'{"assign": %d}' % number)
+            if replica.committer._checkpoint is not None:
+                await replica.committer._checkpoint
+
+        with monkeypatch.context() as failing:
+            failing.setattr(replica.journal, "write_snapshot", mock.Mock(side_effect=error))
+            await fill()
+        assert f"{type(error).__name__}: {error}" == replica.committer.checkpoint_error
+        await fill()
+        assert "" == replica.committer.checkpoint_error
         assert [path for path in tmp_path.iterdir() if path.name.startswith("snapshot-")]
 
 

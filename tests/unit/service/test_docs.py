@@ -35,6 +35,7 @@ NOT_OF_THE_API = {
     "moved",
     "no_placement",
     "node_count_differs",
+    "other_cluster",
     "owners_lost",
     "placement_changed",
     "repair_postponed",

@@ -6,6 +6,7 @@ import random
 import msgspec
 import pytest
 
+from crdt_service.access.room import Room
 from crdt_service.api.asgi import send_stream
 from crdt_service.api.feed import hub as hub_module
 from crdt_service.api.feed.cursor import Place, read_cursor, write_cursor
@@ -260,7 +261,7 @@ async def test_feeds_end_when_the_backend_stops(world):
 
 
 async def test_there_are_only_so_many_feeds(world, monkeypatch):
-    monkeypatch.setattr(hub_module, "FEEDS_MAX", 2)
+    monkeypatch.setattr(world.hub, "_room", Room("feeds", 3))
     first, _ = await world.open()
     await world.open()
     with pytest.raises(ServiceError) as refusal:

@@ -5,9 +5,9 @@ import socket
 
 import pytest
 
+from crdt_service.access.room import Room
 from crdt_service.api.application import Application
 from crdt_service.api.errors import describe_error
-from crdt_service.api.feed import hub as hub_module
 from crdt_service.api.feed.page import Changes
 from crdt_service.api.feed.ring import EVENTS_MAX
 from crdt_service.net.http import HttpServer
@@ -78,8 +78,8 @@ async def test_a_client_that_leaves_is_forgotten(served):
 
 
 async def test_one_feed_too_many_is_refused_for_some_time(served, monkeypatch):
-    monkeypatch.setattr(hub_module, "FEEDS_MAX", 1)
-    _, port = served
+    world, port = served
+    monkeypatch.setattr(world.hub, "_room", Room("feeds", 1))
     _, first, opened = await ask(port)
     _, second, refused = await ask(port)
     assert opened.startswith(b"HTTP/1.1 200 ")

@@ -78,7 +78,7 @@ def test_removing_a_vertex_of_few_edges_costs_little_in_a_large_graph():
     for count in (10, 1000):
         state = build([str(number) for number in range(count)], [])
         sizes.append(len(GRAPH.encode(apply(state, remove_vertex="5"))))
-    assert sizes[0] == sizes[1]
+    assert sizes[1] - sizes[0] <= 4  # Its own dot has a larger number.
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_other_operations_are_refused(op):
         apply(GRAPH.empty(), **op)
 
 
-@pytest.mark.parametrize(("path", "content"), [((), b""), (("a",), b"x"), (("a", "b", "c"), b""), (("é" * 200,), b"")])
+@pytest.mark.parametrize(("path", "content"), [((), b"x"), (("a",), b"x"), (("a", "b", "c"), b""), (("é" * 200,), b"")])
 def test_entries_that_no_writer_makes_are_refused(path, content):
     with pytest.raises(MalformedError):
         GRAPH.decode(msgspec.msgpack.encode((["a~1"], [(0, 1, path, content)], [(0, 1)], [])))

@@ -74,7 +74,11 @@ def trusting(authority_file, **changed):
 @contextlib.asynccontextmanager
 async def serving(used=None, bounds=LONG):
     application = Application()
-    server = HttpServer(application, "127.0.0.1", 0, describe_error, certificate=used, limits=bounds)
+    refused = []
+    server = HttpServer(
+        application, "127.0.0.1", 0, describe_error, certificate=used, limits=bounds, on_refused=refused.append
+    )
+    server.refused = refused
     stopping = asyncio.Event()
     running = asyncio.create_task(server.run_until(stopping))
     while not server.port:
@@ -91,9 +95,11 @@ async def serving(used=None, bounds=LONG):
 
 
 @contextlib.asynccontextmanager
-async def connected(server, context=None):
+async def connected(server, context=None, local="127.0.0.1", limit=1 << 16):
     name = None if context is None else "localhost"
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context, server_hostname=name)
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", server.port, ssl=context, server_hostname=name, local_addr=(local, 0), limit=limit
+    )
     try:
         yield reader, writer
     finally:
@@ -342,9 +348,11 @@ async def test_a_request_that_takes_long_to_answer_is_not_cut():
 async def test_a_head_within_the_limit_is_taken_and_a_larger_one_is_not():
     async with serving(bounds=limits(farewell_seconds=0.2)) as server:
         for header_bytes, expected in ((LONG.head_bytes - 100, 200), (2 * LONG.head_bytes, 431)):
-            request = b"GET /echo HTTP/1.1\r\na: " + b"b" * header_bytes + b"\r\n\r\n"
+            request = b"GET /echo HTTP/1.1\r\nhost: a\r\na: " + b"b" * header_bytes + b"\r\n\r\n"
             assert expected == (await ask(server, request=request))[0]
-        many = b"GET /echo HTTP/1.1\r\n" + b"".join(b"a%d: b\r\n" % number for number in range(10**4)) + b"\r\n"
+        many = (
+            b"GET /echo HTTP/1.1\r\nhost: a\r\n" + b"".join(b"a%d: b\r\n" % number for number in range(10**4)) + b"\r\n"
+        )
         assert (431, "head_too_large") == await refusal(server, many)
         assert (431, "head_too_large") == await refusal(server, b"GET /" + b"a" * 2 * LONG.head_bytes)
         assert await is_alive(server)
@@ -410,6 +418,55 @@ async def test_where_all_connections_are_answered_a_further_one_is_closed():
         assert 200 == (await read_response(reader))[0]
 
 
+async def test_where_there_are_too_many_connections_those_of_the_address_with_most_end():
+    """The one that is alone at its address stays, though it is idle for longest."""
+    async with serving(bounds=limits(connections=4)) as server, contextlib.AsyncExitStack() as stack:
+        alone = await stack.enter_async_context(connected(server, local="127.0.0.2"))
+        while len(server._state.connections) < 1:  # noqa: ASYNC110 - it is accepted soon.
+            await asyncio.sleep(0.01)
+        many = [await stack.enter_async_context(connected(server)) for _ in range(10)]
+        ends = [asyncio.create_task(read_end(reader)) for reader, _ in many]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        assert await is_alive(server)
+        for each in ends:
+            each.cancel()
+        alone[1].write(GET)
+        assert 200 == (await read_response(alone[0]))[0]
+
+
+async def test_unfinished_heads_of_one_address_leave_room_for_those_of_others():
+    async with serving(bounds=limits(heads_bytes=6000)) as server, contextlib.AsyncExitStack() as stack:
+        begun = GET[:-2] + b"a: " + b"b" * 1500
+        many = [await stack.enter_async_context(connected(server)) for _ in range(3)]
+        for _, writer in many:
+            writer.write(begun)
+        refused, _ = await asyncio.wait(
+            [asyncio.create_task(read_response(reader)) for reader, _ in many], return_when=asyncio.FIRST_COMPLETED
+        )
+        assert [503] == [each.result()[0] for each in refused]
+        assert ["heads"] == server.refused
+        reader, writer = await stack.enter_async_context(connected(server, local="127.0.0.2"))
+        writer.write(begun)
+        await asyncio.sleep(0.05)
+        writer.write(b"\r\n\r\n")
+        assert 200 == (await read_response(reader))[0]
+
+
+async def test_of_too_much_that_waits_for_slow_readers_the_slowest_of_the_largest_address_is_cut():
+    async with serving(bounds=limits(unsent_bytes=1 << 10)) as server, contextlib.AsyncExitStack() as stack:
+        request = GET.replace(b"echo", b"large")
+        alone = await stack.enter_async_context(connected(server, local="127.0.0.2", limit=1 << 10))
+        alone[1].write(request)
+        while not any(each.unsent_bytes for each in server._connections()):  # noqa: ASYNC110 - it is answered soon.
+            await asyncio.sleep(0.01)
+        for _ in range(2):
+            _, writer = await stack.enter_async_context(connected(server, limit=1 << 10))
+            writer.write(request)
+        while {"127.0.0.2"} != {each.address for each in server._connections()}:  # noqa: ASYNC110 - both are cut soon.
+            await asyncio.sleep(0.01)
+        assert ["unsent", "unsent"] == server.refused[:2]
+
+
 async def test_silent_handshakes_do_not_keep_others_out(authority, files):
     async with serving(certificate(files), limits(connections=3)) as server, contextlib.AsyncExitStack() as stack:
         for _ in range(5):
@@ -447,6 +504,12 @@ async def test_pipelined_requests_are_answered_in_order_and_only_so_many():
         b"hello\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET /echo HTTP/1.1\r\na\r\n\r\n",
+        b"GET /echo HTTP/1.1\r\nhost: a\r\na : b\r\n\r\n",
+        b"GET /echo HTTP/1.1\r\nhost: a\r\na: b\r\n c\r\n\r\n",
+        b"POST /echo HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\na",
+        b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length:\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"GET /echo HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
         b"POST /echo HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",
@@ -474,11 +537,84 @@ async def test_a_broken_request_behind_a_good_one_ends_the_connection_after_the_
         assert await is_alive(server)
 
 
+# Requests that other servers on the way change, or read otherwise
+
+FIVE = {
+    "without a body": (b"\r\n", 0),
+    "by length": (b"content-length: 5\r\n\r\n12345", 5),
+    "in chunks": (b"transfer-encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n", 5),
+}
+
+
 @pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
-async def test_an_upgrade_is_answered_without_one_and_ends_the_connection(protocol):
+@pytest.mark.parametrize("form", FIVE)
+@pytest.mark.parametrize("is_split", [False, True])
+async def test_an_offer_to_upgrade_is_passed_over(protocol, form, is_split):
+    offer = b"POST /echo HTTP/1.1\r\nhost: a\r\nconnection: upgrade, http2-settings\r\nupgrade: " + protocol + b"\r\n"
+    sent, size = FIVE[form]
+    head, end, body = sent.partition(b"\r\n\r\n")
     async with serving() as server, connected(server) as (reader, writer):
-        writer.write(b"GET /echo HTTP/1.1\r\nconnection: upgrade\r\nupgrade: " + protocol + b"\r\n\r\n" + GET)
+        for _ in range(2):
+            if is_split and body:
+                writer.write(offer + head + end)
+                while not server._state.tasks:  # noqa: ASYNC110 - it arrives soon.
+                    await asyncio.sleep(0.001)
+                writer.write(body + GET)
+            else:
+                writer.write(offer + sent + GET)
+            assert ["/echo", size] == json.loads((await read_response(reader))[2])
+            assert ["/echo", 0] == json.loads((await read_response(reader))[2])
+
+
+@pytest.mark.parametrize(
+    ("hosts", "status"),
+    [
+        (b"", 400),
+        (b"host: a\r\nhost: b\r\n", 400),
+        (b"host: a\r\nHost: a\r\n", 400),
+        (b"host: a b\r\n", 400),
+        (b"host: a/b\r\n", 400),
+        (b"host: user@a\r\n", 400),
+        (b"host: a:x\r\n", 400),
+        (b"host: a\r\n", 200),
+        (b"host:\r\n", 200),
+        (b"host: a.b-c_d:8000\r\n", 200),
+        (b"host: [::1]:8000\r\n", 200),
+    ],
+)
+async def test_one_good_host_is_needed(hosts, status):
+    async with serving(bounds=limits(farewell_seconds=0.2)) as server:
+        assert status == (await ask(server, request=b"GET /echo HTTP/1.1\r\n" + hosts + b"\r\n"))[0]
+
+
+@pytest.mark.parametrize("hosts", [b"", b"host: a\r\n"])
+async def test_http_1_0_needs_no_host_and_ends_the_connection(hosts):
+    async with serving() as server, connected(server) as (reader, writer):
+        writer.write(b"GET /echo HTTP/1.0\r\nconnection: keep-alive\r\n" + hosts + b"\r\n" + GET)
         assert [200] == read_statuses(await read_end(reader))
+
+
+@pytest.mark.parametrize("version", [b"", b" HTTP/0.9", b" HTTP/2.0"])
+async def test_other_versions_are_refused(version):
+    async with serving(bounds=limits(farewell_seconds=0.2)) as server:
+        request = b"GET /echo" + version + b"\r\nhost: a\r\n\r\n"
+        assert (505, "unsupported_version") == await refusal(server, request + GET)
+        assert [] == server.application.paths
+
+
+async def test_a_stream_for_http_1_0_has_no_chunks_and_ends_with_the_connection():
+    async def stream(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for piece in (b"one", b"two"):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serving() as server:
+        server._config.loaded_app = stream
+        async with connected(server) as (reader, writer):
+            writer.write(b"GET / HTTP/1.0\r\n\r\n")
+            head, _, body = (await read_end(reader)).partition(b"\r\n\r\n")
+        assert (False, b"onetwo") == (b"transfer-encoding" in head.lower(), body)
 
 
 async def test_a_stop_lets_requests_under_way_finish_and_ends_idle_connections():
@@ -497,3 +633,19 @@ async def test_a_taken_port_is_told():
     async with serving() as server:
         with pytest.raises(ConfigError, match="cannot listen on"):
             await HttpServer(Application(), "127.0.0.1", server.port, describe_error).run_until(asyncio.Event())
+
+
+async def test_everywhere_answers_over_both_families():
+    application, stopping = Application(), asyncio.Event()
+    server = HttpServer(application, "::", 0, describe_error, limits=LONG)
+    running = asyncio.create_task(server.run_until(stopping))
+    while not server.port:
+        assert not running.done(), running.result()
+        await asyncio.sleep(0.001)
+    for host in ("127.0.0.1", "::1") if socket.has_ipv6 else ("127.0.0.1",):
+        reader, writer = await asyncio.open_connection(host, server.port)
+        writer.write(GET)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+    stopping.set()
+    await running

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import random
 import subprocess
@@ -7,6 +8,7 @@ import textwrap
 
 import pytest
 
+from crdt_service.backup.destination import Folder
 from crdt_service.disk.disk import Disk
 from crdt_service.disk.journal import ALLOCATED_BYTES, Journal
 from crdt_service.kernel.error import ConfigError, CorruptDataError, StorageFullError
@@ -298,6 +300,65 @@ def test_a_snapshot_replaces_the_logs_before_it(tmp_path):
         "meta",
         "snapshot-00000002",
     ]
+
+
+STRANGERS = (
+    "log-00000001.bak",
+    "log-00000001~",
+    "log-000000001",
+    "log-1",
+    "log-00000001.gz.new",
+    "snapshot-old",
+    "snapshot-00000001.new.bak",
+    "meta.orig.new",
+    "notes",
+)
+
+
+def test_files_of_others_are_named_once_and_left_alone_at_the_start_and_by_checkpoints(tmp_path, caplog):
+    write_all(tmp_path, [b"one"])
+    for name in STRANGERS:
+        (tmp_path / name).write_bytes(b"theirs")
+    (tmp_path / "lost+found").mkdir()
+    journal, payloads = open_journal(tmp_path)
+    journal.write_snapshot(journal.rotate(), [b"one"], last=True)
+    journal.write_snapshot(journal.rotate(), [b"all"], last=True)
+    journal.close()
+    assert [b"one"] == payloads
+    own = {"lock", "log-00000003", "mark", "meta", "snapshot-00000003", "lost+found"}
+    assert own | set(STRANGERS) == {path.name for path in tmp_path.iterdir()}
+    told = [each.getMessage() for each in caplog.records if "left alone" in each.getMessage()]
+    assert [f"{tmp_path}: left alone, for this node did not write them: {', '.join(sorted(STRANGERS))}"] == told
+    assert [b"all"] == open_journal(tmp_path)[1]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"{}"])
+def test_a_damaged_meta_says_what_to_do(tmp_path, content):
+    write_all(tmp_path, [b"one"])
+    (tmp_path / "meta").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"file meta is damaged.*move the data directory away"):
+        open_journal(tmp_path)
+
+
+def test_an_empty_file_in_the_place_of_a_snapshot_says_what_to_do(tmp_path):
+    write_all(tmp_path, [b"one"])
+    (tmp_path / "snapshot-00000001").touch()
+    with pytest.raises(
+        CorruptDataError, match=r"snapshot-00000001 is damaged at byte 0 .*move the data directory away"
+    ):
+        open_journal(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EIO])
+def test_a_file_system_without_locks_is_told_with_its_own_reason(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(ConfigError, match=f"cannot be locked: {os.strerror(number)} .*file system has locks"):
+        open_journal(tmp_path)
+    with pytest.raises(ConfigError, match=f"cannot be locked: {os.strerror(number)} "), Folder(tmp_path).lock():
+        pass
 
 
 def test_a_crash_before_the_snapshot_is_published_loses_nothing(tmp_path):

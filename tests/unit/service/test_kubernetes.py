@@ -7,8 +7,15 @@ import pytest
 
 from crdt_service.access.keyring import Keyring
 from crdt_service.kernel.error import ConfigError, ServiceError
-from crdt_service.key_command import install_keys
-from crdt_service.net.kubernetes import Kubernetes, create_secret, create_volume
+from crdt_service.key_command import draw_token, install_keys
+from crdt_service.net.kubernetes import (
+    CONFIG_MAP,
+    SECRET,
+    Kubernetes,
+    create_empty,
+    create_secret,
+    create_volume,
+)
 
 
 class FakeConnection:
@@ -40,7 +47,7 @@ def account(tmp_path, monkeypatch):
     (tmp_path / "token").write_text("token\n")
     (tmp_path / "ca.crt").write_text("")
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
-    monkeypatch.setattr(ssl, "create_default_context", lambda **_: None)
+    monkeypatch.setattr(ssl, "create_default_context", lambda **_: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     monkeypatch.setattr(http.client, "HTTPSConnection", FakeConnection)
     return tmp_path
 
@@ -111,22 +118,31 @@ class Namespace:
 
     def __init__(self):
         self.objects = {}
+        self.asked = []
         self.writes_left = 99
 
     def request(self, method, path, body, headers):
         name = path.rpartition("/")[2]
+        self.asked.append((method, name))
         if method == "GET":
             found = self.objects.get(name)
             self.answer = (200, json.dumps(found).encode()) if found else (404, b"{}")
             return
         if not self.writes_left:
             raise ConnectionResetError("reset")
-        self.writes_left -= 1
         made = json.loads(body)
         name = made["metadata"]["name"]
-        self.answer = (409, b"{}") if name in self.objects else (201, body.encode())
-        made["metadata"]["resourceVersion"] = "1"
-        self.objects.setdefault(name, made)
+        if method == "PUT":
+            is_current = self.objects[name]["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+            self.answer = (200, body.encode()) if is_current else (409, b"{}")
+        else:
+            self.answer = (409, b"{}") if name in self.objects else (201, body.encode())
+        if path.endswith("?dryRun=All"):
+            return
+        self.writes_left -= 1
+        if self.answer[0] != 409:
+            made["metadata"]["resourceVersion"] = str(self.writes_left)
+            self.objects[name] = made
 
     def getresponse(self):
         status, body = self.answer
@@ -146,6 +162,10 @@ def namespace(account, monkeypatch):
     return namespace
 
 
+def draw(account):
+    return draw_token(Kubernetes("jarvis-system", account), "keys", "token")
+
+
 def install(account):
     return install_keys(Kubernetes("jarvis-system", account), "keys", "token")
 
@@ -156,24 +176,43 @@ def admits(namespace, path):
 
 
 def test_the_first_key_is_hashed_in_one_secret_and_plain_in_another(account, namespace, tmp_path):
-    assert install(account) == "secrets token and keys created"
+    assert draw(account) == "secrets token and keys created"
+    assert {} == namespace.objects["keys"]["data"]
+    assert install(account) == "secret keys filled"
     assert admits(namespace, tmp_path / "keys") == "admin"
     assert namespace.entry("token", "token") not in namespace.entry("keys", "api-keys.json")
 
 
 def test_keys_are_kept_on_upgrade_though_the_token_was_taken_away(account, namespace):
+    draw(account)
     install(account)
     before = dict(namespace.objects)
     del namespace.objects["token"]
-    assert install(account) == "secret keys exists and is kept"
+    assert draw(account) == install(account) == "secret keys exists and is kept"
     assert namespace.objects == {"keys": before["keys"]}
+
+
+def test_who_draws_reads_nothing_and_who_fills_creates_nothing(account, namespace):
+    draw(account)
+    create_empty(Kubernetes("jarvis-system", account), SECRET, "tls")
+    assert {"POST"} == {method for method, _ in namespace.asked}
+    namespace.asked.clear()
+    install(account)
+    assert [("GET", "keys"), ("GET", "token"), ("PUT", "keys")] == namespace.asked
 
 
 def test_an_attempt_that_was_cut_off_is_completed(account, namespace, tmp_path):
     namespace.writes_left = 1
     with pytest.raises(ServiceError):
-        install(account)
+        draw(account)
     assert list(namespace.objects) == ["token"]
+    with pytest.raises(ServiceError, match="there is no secret keys"):
+        install(account)
+    namespace.writes_left = 2
+    draw(account)
+    namespace.writes_left = 0
+    with pytest.raises(ServiceError):
+        install(account)
     namespace.writes_left = 99
     install(account)
     assert admits(namespace, tmp_path / "keys") == "admin"
@@ -183,6 +222,15 @@ def test_an_attempt_that_was_cut_off_is_completed(account, namespace, tmp_path):
 def test_a_secret_of_another_kind_is_told_of(account, namespace, found):
     data = {"token": base64.b64encode(found).decode()}
     namespace.objects["token"] = {"metadata": {"name": "token", "resourceVersion": "1"}, "data": data}
+    draw(account)
     with pytest.raises(ServiceError, match="holds no token"):
         install(account)
-    assert list(namespace.objects) == ["token"]
+    assert {} == namespace.objects["keys"]["data"]
+
+
+def test_what_is_left_for_another_to_fill_is_empty_and_created_once(account, namespace):
+    api = Kubernetes("jarvis-system", account)
+    assert "secret jarvis-system/tls created, empty" == create_empty(api, SECRET, "tls")
+    assert ("Opaque", {}) == (namespace.objects["tls"]["type"], namespace.objects["tls"]["data"])
+    assert "secret jarvis-system/tls exists and is kept" == create_empty(api, SECRET, "tls")
+    assert "configmap jarvis-system/ca created, empty" == create_empty(api, CONFIG_MAP, "ca")

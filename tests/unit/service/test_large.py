@@ -178,7 +178,7 @@ def test_parts_of_a_backup_are_bounded_and_restore_everything(monkeypatch):
     monkeypatch.setattr(backup, "PART_BYTES_MAX", 500)
     one, two = Side("a"), Side("b")
     fill(one, 200)
-    source = BackupSource(one.store, FakeClock(), lambda: True)
+    source = BackupSource(one.store, FakeClock(), lambda: 0.0, is_synced=lambda: True, surplus=list)
     expected, part, is_last = one.dump(), 0, False
     while not is_last:
         reply = source.answer(BackupRequest(1, "b", part))

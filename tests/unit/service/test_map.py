@@ -2,6 +2,7 @@ import msgspec
 import pytest
 
 from crdt_service.datatypes.contract import Origin
+from crdt_service.datatypes.dotted import PRESENCE
 from crdt_service.datatypes.registry import find_type
 from crdt_service.kernel.error import MalformedError, OperationError
 
@@ -93,11 +94,11 @@ def test_removed_values_do_not_come_back_from_a_replica_that_missed_the_removal(
     assert show(MAP.join(MAP.decode(late), whole)) == show(MAP.join(whole, MAP.decode(late))) == {"count": 1}
 
 
-def test_a_removal_leaves_nothing_but_the_context():
+def test_removals_leave_nothing_but_the_context_and_that_the_map_is_there():
     state = run(*(update(f"f{number}", "aw_set", add="x") for number in range(100)))
     state = run(*({"remove": f"f{number}"} for number in range(100)), state=state)
-    assert (state.owner, state.exact, state.below, state.size_bytes) == ({}, {}, {}, 0)
-    assert len(MAP.encode(state)) < 16
+    assert (list(state.owner.values()), list(state.exact), state.below, state.size_bytes) == ([PRESENCE], [()], {}, 0)
+    assert len(MAP.encode(state)) < 24
 
 
 def test_maps_nest_and_inner_removals_stay_inside():
@@ -161,7 +162,7 @@ def test_other_operations_are_refused(op):
 @pytest.mark.parametrize(
     ("path", "content"),
     [
-        ((), b""),
+        ((), b"x"),
         (("\x7ff",), b""),
         (("",), b""),
         (("\x08m",), b"x"),

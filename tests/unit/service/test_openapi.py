@@ -140,7 +140,7 @@ async def ask(method="GET", headers=()):
 
     scope = {"raw_path": b"/openapi.json", "query_string": b"", "method": method, "headers": list(headers)}
     await Application(ROUTES, NullObserver())(scope, None, send)
-    return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
+    return sent[0]["status"], dict(sent[0]["headers"]), b"".join(each["body"] for each in sent[1:])
 
 
 async def test_the_page_is_not_sent_again_to_who_has_it():

@@ -8,7 +8,7 @@ import pytest
 
 from crdt_service.api import router as router_module
 from crdt_service.api.proximity import Proximity
-from crdt_service.api.router import READS_AT_ONCE_MAX, Router
+from crdt_service.api.router import Router
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError, UnreachableError
 from crdt_service.kernel.slot import slot_of
 from crdt_service.membership.link import Links
@@ -214,7 +214,9 @@ async def test_a_deletion_that_too_few_owners_confirmed_says_so():
 
 
 @pytest.mark.parametrize("concern", [Concern.ONE, Concern.ALL])
-async def test_large_values_fill_an_answer_and_no_more(concern):
+@pytest.mark.parametrize("is_one_key", [False, True])
+async def test_large_values_fill_an_answer_and_no_more(concern, is_one_key):
+    """Neither does it fetch many more than it shows."""
     value = b"x" * (4 << 20)
     unread = ManyReply(1, [ValueReply(1, "lww_register", value)])
     router, channels = route(ValueReply(1, "lww_register", value))
@@ -224,11 +226,52 @@ async def test_large_values_fill_an_answer_and_no_more(concern):
         return unread if isinstance(build(1), ReadManyRequest) else await one(build)
 
     channels[FIRST].request = answer
-    outcomes = await router.read_many([KEY] * 256, FIRST, concern)
+    held = []
+    keys = [KEY] * 256 if is_one_key else [f"{KEY}{number}" for number in range(256)]
+    outcomes = await router.read_many(keys, FIRST, concern, hold=held.append)
     refused = {outcome.code for outcome in outcomes if isinstance(outcome, ServiceError)}
     shown = sum(isinstance(outcome, tuple) for outcome in outcomes)
-    assert {"value_too_large"} == refused
-    assert 4 <= shown <= 4 + READS_AT_ONCE_MAX
+    assert ({"value_too_large"}, 4, [4 << 20] * 4) == (refused, shown, held)
+    assert len(channels[FIRST].requests) <= 16
+
+
+@pytest.mark.parametrize("concern", [Concern.ONE, Concern.ALL])
+async def test_values_that_the_caller_may_not_hold_are_refused_one_by_one(concern):
+    def hold(size_bytes):
+        nonlocal left
+        if size_bytes > left:
+            raise ServiceError("overloaded", "", "")
+        left -= size_bytes
+
+    left = 2
+    reply = ValueReply(1, "lww_register", b"1")
+    router, channels = route(reply)
+    one = channels[FIRST].request
+
+    async def answer(build):
+        request = build(1)
+        many = isinstance(request, ReadManyRequest)
+        return ManyReply(1, [reply] * len(request.keys)) if many else await one(build)
+
+    channels[FIRST].request = answer
+    outcomes = await router.read_many([f"{KEY}{number}" for number in range(4)], FIRST, concern, hold=hold)
+    assert [1, 1, "overloaded", "overloaded"] == [getattr(each, "code", 1) for each in outcomes]
+
+
+@pytest.mark.parametrize("room", [0, 1])
+async def test_a_write_that_is_done_is_told_without_a_value_for_which_there_is_no_room(room):
+    def hold(size_bytes):
+        if size_bytes > room:
+            raise ServiceError("overloaded", "", "")
+
+    router, channels = route(MISSING)
+
+    async def answer(build):
+        return ManyReply(1, [ValueReply(0, "lww_register", b"1")])
+
+    channels[FIRST].request = answer
+    [(_, reply)] = await router.write_many([WriteItem(KEY, *ADD)], FIRST, is_read=True, hold=hold)
+    assert ("lww_register", b"1" * room) == (reply.type_name, reply.value)
 
 
 ADD = ("g_set", b'{"add":"x"}')

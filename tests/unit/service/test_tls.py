@@ -110,6 +110,13 @@ async def is_served(port, used):
         return (await channel.request(READ)).value == b"v"
 
 
+async def test_an_intermediate_authority_is_trusted_without_its_root_and_no_other_is(tmp_path, stranger):
+    intermediate = Authority(tmp_path / "intermediate", is_intermediate=True)
+    async with serving(node(intermediate)) as port:
+        assert await is_served(port, backend(intermediate))
+        await fail(port, backend(stranger))
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_requests_are_answered_over_tls(authority, version):
     used = backend(authority)

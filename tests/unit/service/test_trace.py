@@ -13,7 +13,7 @@ from crdt_service.net.handshake import BACKEND, Identity
 from crdt_service.net.session import Session
 from crdt_service.telemetry.context import RequestContext, TraceContext, pack_trace, request
 from crdt_service.telemetry.recorder import make_recorder
-from crdt_service.telemetry.request import Requests
+from crdt_service.telemetry.request import FORCED, FORCED_BY_ADDRESS, Requests
 from crdt_service.telemetry.trace import LINKS_MAX, Kind, apart, current
 from crdt_service.wire.message import (
     REQUEST_NAMES,
@@ -64,6 +64,13 @@ class MemoryRecorder:
 
     def close(self):
         pass
+
+
+class FollowingRecorder(MemoryRecorder):
+    """Samples what its caller samples."""
+
+    def start(self, name, parent, attributes=()):
+        return MemorySpan(self, name, Kind.SERVER, parent, attributes, is_sampled=parent.is_sampled)
 
 
 @pytest.fixture
@@ -325,3 +332,14 @@ class _Back(FakeWire):
     def __init__(self, channel):
         super().__init__()
         self.send = channel.receive
+
+
+def test_callers_have_only_so_many_requests_traced_and_each_address_has_a_share():
+    requests = Requests(FollowingRecorder(), lambda: 0.0)
+
+    def traced(address, count):
+        spans = [_in_a_task(lambda: requests.begin("GET", "r-1", HEADERS, address).span) for _ in range(count)]
+        return len(spans) - spans.count(None)
+
+    assert FORCED_BY_ADDRESS.burst_limit == traced("a", FORCED_BY_ADDRESS.burst_limit + 50)
+    assert FORCED.burst_limit - FORCED_BY_ADDRESS.burst_limit == sum(traced(f"b{number}", 20) for number in range(50))

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.cli.terminal import to_text
 from harness.spec.config import ConfigError, Problem, read_config
 
 _QUICK_START = (Path(__file__).parents[2] / "guide/quick-start.yaml").read_text(encoding="utf-8")
@@ -210,8 +211,17 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(tmp_path: Path):
         (b'crdt: {sync_interval: !!int ""}\n', "tags are not accepted"),
         (b"crdt: {cluster_enabled: !!bool x}\n", "tags are not accepted"),
         (b"global: {a: !!set {b: null}}\n", "tags are not accepted"),
-        (b"global: {since: 2026-01-01}\n", "not a value that JSON knows: put it in quotes"),
-        (b"crdt: 2020-13-45\n", "not a value that JSON knows: put it in quotes"),
+        (b"global: {rate: .inf}\n", "not a value that JSON knows: put it in quotes"),
+        (b"global: {rate: -.INF}\n", "not a value that JSON knows: put it in quotes"),
+        (b"global: {rate: .NaN}\n", "not a value that JSON knows: put it in quotes"),
+        (b"global: {account: 1234567890123456789}\n", "a whole number beyond 2^53, which would lose digits: put it in"),
+        (b"global: {mask: 0xFFFFFFFFFFFFFFFF}\n", "a whole number beyond 2^53"),
+        (b"global: {pi: 3.141592653589793238}\n", "a number that would lose digits: put it in quotes"),
+        (b"global: {y: 1}\n", "a key must be plain text, and y is none: put it in quotes"),
+        (b"global: {1e3: 1}\n", "a key must be plain text"),
+        (b"global: {~: 1}\n", "a key must be plain text"),
+        (b"global: {<<: {a: 1}}\n", "a key must be plain text"),
+        (b'global: {sign: "\\ud83d\\ude00"}\n', "half of a character that is written as two escapes"),
         (b"crdt: {sync_interval: " + b"9" * 5000 + b"}\n", "a number of more than 40 digits"),
         (b"a: " + b"x" * (1 << 20), "larger than 1 MiB"),
     ],
@@ -244,3 +254,25 @@ def test_no_yaml_raises_anything_else(text: str, tmp_path_factory: pytest.TempPa
         read_config(path)
     except ConfigError as error:
         assert error.problems
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'deployment: {resource_limits: {cpu: "%s"}}',
+        'deployment: {resource_limits: {memory: "%sMi"}}',
+        'infrastructure: {storage_size: "%sGi"}',
+        'monitoring: {metrics_retention: "%sd"}',
+        "crdt: {sync_interval: %s}",
+        "crdt: {sync_interval: 0x%s}",
+        "crdt: {sync_interval: 1.%s}",
+        "global: {anything: %s}",
+        "global: {anything: -1e%s}",
+        'security: {secrets: {external: {refresh_interval: "%sh"}}}',
+        'infrastructure: {vpc_cidr: "10.0.0.0/%s"}',
+    ],
+)
+def test_a_number_of_900_000_digits_is_refused_and_not_shown(tmp_path: Path, text: str):
+    (problem,) = _problems(tmp_path, (text % ("9" * 900_000)).encode())
+
+    assert len(to_text(problem)) < 1000

@@ -46,6 +46,7 @@ containers:
       - --destination=/var/backups
       {{- end }}
       - --config=/etc/jarvis/config.json
+      - --cluster-name-file=/etc/jarvis/cluster-name
       - --secret-file=/etc/jarvis-secret/cluster-secret
       {{- range until (int $root.Values.infrastructure.node_count) }}
       - --peer={{ include "jarvis.crdt" $root }}-{{ . }}.{{ include "jarvis.peers" $root }}.{{ $root.Release.Namespace }}.svc:8001
