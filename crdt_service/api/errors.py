@@ -14,6 +14,7 @@ class Code(NamedTuple):
 
 
 CODES = {
+    "invalid_base": Code(400, "an operation's base is no version of a document, or not all of one"),
     "invalid_body": Code(400, "the body is not what the request takes, or ended early"),
     "invalid_cursor": Code(400, "the cursor is none that this API gave"),
     "invalid_header": Code(400, "a header is malformed, too long, or given twice"),
@@ -34,6 +35,8 @@ CODES = {
         409, "no transition of the workflow leads there from its state, which the message names: another may have won"
     ),
     "already_created": Code(409, "the workflow was created before; the message names its state"),
+    "unknown_base": Code(409, "the node lacks edits that the base has, or it is of another document; read it again"),
+    "base_too_old": Code(409, "what the base shows was deleted since and is forgotten; read the document again"),
     "not_deletable": Code(409, "keys of this type cannot be deleted"),
     "limit_exceeded": Code(409, "the value or the key would be too large, too deep or too many"),
     "too_many_origins": Code(409, "the key was written under so many origins that no node with another may write it"),

@@ -34,6 +34,7 @@ EXAMPLES: Mapping[str, Sequence[Schema]] = {
         {"transition": {"to": "done"}},
     ],
     "document": [
+        {"append": {"text": "title", "value": "Hi"}},
         {"insert": {"text": "title", "at": 0, "value": "Hi"}},
         {"insert": {"list": "todo", "at": 0, "value": {"what": "write"}}},
         {"delete": {"text": "title", "at": 0, "count": 1}},

@@ -15,9 +15,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 from crdt_service.datatypes import dotted
 from crdt_service.datatypes.contract import Origin
+from crdt_service.datatypes.document_version import VERSION_BYTES_MAX, read_version, write_version
 from crdt_service.datatypes.dotted import Change, Dotted, Entry, Path, View
 from crdt_service.datatypes.json_value import pack_json
-from crdt_service.datatypes.live_document import DAMAGED, LiveDocument, client_of
+from crdt_service.datatypes.live_document import DAMAGED, LiveDocument, client_of, rewind
 from crdt_service.datatypes.operation import TEXT_BYTES_MAX, fits_text, read_operation, refuse
 from crdt_service.datatypes.yjs_update import (
     CLOCK_MAX,
@@ -41,12 +42,14 @@ LIVE_MAX = 256
 # Names the client of documents that are only read.
 READER = ""
 _EXAMPLE = (
+    '{"append": {"text": "title", "value": "Hi"}}, '
     '{"insert": {"text": "title", "at": 0, "value": "Hi"}}, {"delete": {"text": "title", "at": 0, "count": 1}}, '
     '{"insert": {"list": "todo", "at": 0, "value": <JSON>}}, {"set": {"path": ["a", "b"], "value": <JSON>}}, '
     '{"remove": {"path": ["a"]}} or {"clear": true}'
 )
 Name = Annotated[str, Meta(max_length=TEXT_BYTES_MAX)]
 Index = Annotated[int, Meta(ge=0, le=CLOCK_MAX)]
+Base = Annotated[str, Meta(max_length=VERSION_BYTES_MAX)]
 Names = Annotated[list[Name], Meta(min_length=1, max_length=PATH_PARTS_MAX)]
 
 
@@ -120,11 +123,18 @@ class State(dotted.State):
         super().replace(dot, entry)
 
 
+class _Append(msgspec.Struct, forbid_unknown_fields=True):
+    value: object
+    text: Name | UnsetType = UNSET
+    list: Name | UnsetType = UNSET
+
+
 class _Insert(msgspec.Struct, forbid_unknown_fields=True):
     at: Index
     value: object
     text: Name | UnsetType = UNSET
     list: Name | UnsetType = UNSET
+    base: Base | UnsetType = UNSET
 
 
 class _Delete(msgspec.Struct, forbid_unknown_fields=True):
@@ -132,6 +142,7 @@ class _Delete(msgspec.Struct, forbid_unknown_fields=True):
     text: Name | UnsetType = UNSET
     list: Name | UnsetType = UNSET
     count: Annotated[int, Meta(ge=1, le=CLOCK_MAX)] = 1
+    base: Base | UnsetType = UNSET
 
 
 class _Set(msgspec.Struct, forbid_unknown_fields=True):
@@ -144,6 +155,7 @@ class _Remove(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Operation(msgspec.Struct, forbid_unknown_fields=True):
+    append: _Append | UnsetType = UNSET
     insert: _Insert | UnsetType = UNSET
     delete: _Delete | UnsetType = UNSET
     set: _Set | UnsetType = UNSET
@@ -155,11 +167,16 @@ _operation = msgspec.json.Decoder(_Operation)
 
 
 class Document(Dotted):
-    """Operations insert, delete, set, remove and clear; value: ``{"texts": {...}, "lists": {...}, "map": {...}}``.
+    """Operations append, insert, delete, set, remove, clear; value: ``{"texts": {...}, "lists": {...}, "map": {...}}``.
 
     ``{"insert": {"text": name, "at": i, "value": s}}`` and ``{"delete": {"text": name, "at": i, "count": n}}`` edit a
-    named text, at most 64 KiB at once; indexes count Unicode code points. With ``"list"`` for ``"text"`` they edit a
-    named list, where the value is one JSON value. Texts and lists need no creation and show while they hold anything.
+    named text, at most 64 KiB at once; indexes count Unicode code points. ``{"append": {"text": name, "value": s}}``
+    adds to its end and needs none. With ``"list"`` for ``"text"`` they edit a named list, where the value is one JSON
+    value. Texts and lists need no creation and show while they hold anything.
+    The value's ``"version"`` stands for what it shows, None if too much was deleted piece by piece. With it as the
+    ``"base"`` of an insertion or deletion, the index counts in what was read, and the place is carried over: what
+    is inserted comes between the same neighbours, and only what was read is deleted. Without, it counts in what the
+    node holds. The value's ``"edits"`` counts edits: an edit that raised it by more than one met others than were read.
     ``{"set": {"path": [...], "value": v}}`` writes one JSON value in the tree: an object is written leaf by leaf, so
     that replicas may write different fields of it concurrently; all else is one leaf, whose latest write wins.
     ``{"remove": {"path": [...]}}`` removes what is at and below the path. ``{"clear": true}`` deletes everything seen.
@@ -208,8 +225,16 @@ class Document(Dotted):
         state = view.state
         assert isinstance(state, State)  # noqa: S101
         live = self._open(state, view.pending, origin.replica)
-        _edit(live, edits[0])
-        data = live.take()
+        base = edits[0].base if isinstance(edits[0], _Insert | _Delete) else UNSET
+        if base is UNSET or read_version(base) == live.version():
+            _edit(live, edits[0])
+            data = live.take()
+        else:
+            entries = _merge_entries(state, view.pending)
+            past = rewind(live.client, [content for _, (_, content) in entries], read_version(base))
+            _edit(past, edits[0])
+            data = past.take()
+            live.feed_edit(data)
         if not data:
             return Change()
         if len(state.tail) + 1 < MERGED_UPDATES:
@@ -222,9 +247,9 @@ class Document(Dotted):
         assert isinstance(state, State)  # noqa: S101
         state.forget_installed()
         if state.ahead:
-            return _build(state, self.empty(), READER)[0].read()
+            return _show(state, _build(state, self.empty(), READER)[0])
         try:
-            return self._open(state, self.empty(), None).read()
+            return _show(state, self._open(state, self.empty(), None))
         except OperationError:
             state.drop()
             raise
@@ -273,13 +298,25 @@ def _build(
     """Return the document of both in the library, what is only pending, and the writer's tail."""
     live = LiveDocument(client_of(writer))
     ahead = {dot: entry for dot, entry in pending.owner.items() if dot not in state.context}
-    kept = {dot: entry for dot, entry in state.owner.items() if dot in pending.owner or dot not in pending.context}
     tail: list[tuple[Dot, Update]] = []
-    for dot, entry in sorted({**kept, **ahead}.items()):
+    for dot, entry in _merge_entries(state, pending):
         update = live.feed(entry[1])
         if dot[0] == writer:
             tail = [*tail, (dot, update)] if len(entry[1]) < CHUNK_BYTES else []
     return live, ahead, tail
+
+
+def _merge_entries(state: dotted.State, pending: dotted.State) -> list[tuple[Dot, Entry]]:
+    """Return the entries of both together, in the order of their dots."""
+    ahead = {dot: entry for dot, entry in pending.owner.items() if dot not in state.context}
+    kept = {dot: entry for dot, entry in state.owner.items() if dot in pending.owner or dot not in pending.context}
+    return sorted({**kept, **ahead}.items())
+
+
+def _show(state: State, live: LiveDocument) -> dict[str, object]:
+    """Return what readers see of a state and its document."""
+    edits = sum(last - first + 1 for _, first, last in state.context.spans())
+    return {**live.read(), "version": write_version(live.version()), "edits": edits}
 
 
 def _check_client(writer: str, *states: dotted.State) -> None:
@@ -289,7 +326,7 @@ def _check_client(writer: str, *states: dotted.State) -> None:
         raise OperationError("document: two replicas have one client id", "write through another node", "id_collision")
 
 
-def _edit(live: LiveDocument, edit: _Insert | _Delete | _Set | _Remove | bool) -> None:
+def _edit(live: LiveDocument, edit: _Append | _Insert | _Delete | _Set | _Remove | bool) -> None:
     """Make one edit of an operation.
 
     Raises:
@@ -313,12 +350,13 @@ def _edit(live: LiveDocument, edit: _Insert | _Delete | _Set | _Remove | bool) -
             raise refuse(Document.name, "either text or list is needed", _EXAMPLE)
         name = str(edit.list if edit.text is UNSET else edit.text)
         _read_names([name])
+        at = None if isinstance(edit, _Append) else edit.at
         count = edit.count if isinstance(edit, _Delete) else 0
         if edit.text is UNSET:
-            leaf = pack_json(edit.value, LEAF_BYTES_MAX).decode() if isinstance(edit, _Insert) else None
-            live.edit_list(name, edit.at, count, leaf)
+            leaf = None if isinstance(edit, _Delete) else pack_json(edit.value, LEAF_BYTES_MAX).decode()
+            live.edit_list(name, at, count, leaf)
         else:
-            live.edit_text(name, edit.at, count, _read_text(edit.value) if isinstance(edit, _Insert) else "")
+            live.edit_text(name, at, count, "" if isinstance(edit, _Delete) else _read_text(edit.value))
 
 
 def _read_names(names: list[str]) -> str:

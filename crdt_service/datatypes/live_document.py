@@ -17,15 +17,18 @@ from typing import Any, NamedTuple
 import msgspec
 from pycrdt import Array, Doc, Map, Text
 
+from crdt_service.datatypes.document_version import DIGEST_BYTES, Version
 from crdt_service.datatypes.yjs_update import (
     CLIENT_MAX,
     LIST_ROOT,
     MAP_ROOT,
     TEXT_ROOT,
     Deletions,
+    Snapshot,
     Span,
     Update,
     read_path,
+    read_snapshot,
     read_structs,
     read_update,
     write_deletions,
@@ -104,8 +107,13 @@ class LiveDocument:
                     self._take_deletion(client, item)
         return update
 
-    def edit_text(self, name: str, at: int, count: int, inserted: str) -> None:
-        """Delete `count` code points at `at` of a text, and insert others there.
+    def feed_edit(self, data: bytes) -> None:
+        """Take in an edit of this client that another document of it made."""
+        self.is_edited = True
+        self.latest = self.feed(data)
+
+    def edit_text(self, name: str, at: int | None, count: int, inserted: str) -> None:
+        """Delete `count` code points at `at` of a text, None for its end, and insert others there.
 
         Raises:
             OperationError: The text has no such place.
@@ -114,11 +122,13 @@ class LiveDocument:
             text = self._root(TEXT_ROOT + name)
             if self._has_wide_text:
                 now = str(text)
+                at = len(now) if at is None else at
                 _check_range("text", name, at, count, len(now))
                 # The library counts bytes of UTF-8.
                 begin = len(now[:at].encode())
                 end = begin + len(now[at : at + count].encode())
             else:
+                at = len(text) if at is None else at
                 _check_range("text", name, at, count, len(text))
                 begin, end = at, at + count
             with self._editing():
@@ -127,14 +137,15 @@ class LiveDocument:
                 if inserted:
                     text.insert(begin, inserted)
 
-    def edit_list(self, name: str, at: int, count: int, inserted: str | None) -> None:
-        """Delete `count` items at `at` of a list, and insert the JSON of another there.
+    def edit_list(self, name: str, at: int | None, count: int, inserted: str | None) -> None:
+        """Delete `count` items at `at` of a list, None for its end, and insert the JSON of another there.
 
         Raises:
             OperationError: The list has no such place.
         """
         with _guard():
             items = self._root(LIST_ROOT + name)
+            at = len(items) if at is None else at
             _check_range("list", name, at, count, len(items))
             with self._editing():
                 if count:
@@ -194,6 +205,22 @@ class LiveDocument:
         self.latest = merged
         return bytes(data[: merged.structs_bytes]) + write_deletions(deletions)
 
+    def version(self) -> Version:
+        """Return what is known, which of it is deleted, and a digest of the texts and lists that show."""
+        clocks = {client: clock for client, clock in self._clocks.items() if clock}
+        known = write_numbers(len(clocks), *(number for item in clocks.items() for number in item))
+        with _guard():
+            # What is sent to who knows all structs: the deletions of all times.
+            data = self._doc.get_update(known)
+        return Version(Snapshot(clocks, read_snapshot(data).deletions), self.digest())
+
+    def digest(self) -> bytes:
+        """Return a digest of the texts and lists that show, `DIGEST_BYTES` long."""
+        with _guard():
+            texts = [(name, str(text)) for name, text in sorted(self._texts.items()) if len(text)]
+            lists = [(name, items.to_py()) for name, items in sorted(self._lists.items()) if len(items)]
+        return blake2b(msgspec.msgpack.encode((texts, lists)), digest_size=DIGEST_BYTES).digest()
+
     def read(self) -> dict[str, object]:
         """Return texts, lists and the map as JSON can hold them; empty texts and lists do not show."""
         with _guard():
@@ -205,6 +232,19 @@ class LiveDocument:
             "lists": {name: items for name, items in lists.items() if items},
             "map": tree,
         }
+
+    def show_only(self, snapshot: Snapshot) -> bool:
+        """Delete all but what a snapshot shows; return false if something that it knows is not here."""
+        if any(self._clocks.get(client, 0) < clock for client, clock in snapshot.clocks.items()):
+            return False
+        for client, spans in snapshot.deletions.items():
+            for span in spans:
+                self._take_deletion(client, span)
+        for client, known in list(self._clocks.items()):
+            shown = snapshot.clocks.get(client, 0)
+            if shown < known:
+                self._take_deletion(client, (shown, known - shown))
+        return True
 
     @contextmanager
     def _editing(self) -> Iterator[None]:
@@ -288,6 +328,48 @@ class LiveDocument:
         if name not in known:
             known[name] = self._doc.get(root, type=Text if kind == TEXT_ROOT else Array)
         return known[name]
+
+
+def rewind(client: int, updates: Iterable[bytes], version: Version) -> LiveDocument:
+    """Return the document of all the updates' structs that shows what it showed at a version.
+
+    Structs that came later are in their places, deleted. So an edit is made as if it were concurrent with whatever
+    came later, and its update goes with the document as it is now.
+
+    Raises:
+        OperationError: The updates lack what the version knows, or the content of what it shows, or it is of another
+            document.
+    """
+    past, snapshot = LiveDocument(client), version.snapshot
+    is_forgotten = False
+    for data in updates:
+        update = read_structs(data)
+        shown, hidden = snapshot.clocks.get(update.client, 0), snapshot.deletions.get(update.client, [])
+        is_forgotten |= any(_shows(first, min(first + length, shown), hidden) for first, length in update.gone)
+        if update.client:
+            past.feed(data[: update.structs_bytes] + b"\x00")
+    if past.show_only(snapshot) and past.digest() == version.digest:
+        return past
+    if is_forgotten:
+        raise OperationError(
+            "document: something that the base shows was deleted since, and its content is forgotten",
+            "read the document again, and count in what it holds now",
+            "base_too_old",
+        )
+    raise OperationError(
+        "document: the base has edits that this node has not, or is of another document",
+        "read the document again, or send the operation to the node that was read",
+        "unknown_base",
+    )
+
+
+def _shows(first: int, end: int, hidden: list[Span]) -> bool:
+    """Tell whether any clock from `first` to before `end` is in none of the sorted spans."""
+    for begin, length in hidden:
+        if begin > first:
+            break
+        first = max(first, begin + length)
+    return first < end
 
 
 @contextmanager

@@ -7,6 +7,7 @@ nests in the library either.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,6 +30,13 @@ _path = msgspec.json.Decoder(list[str])
 # First clock and length.
 Span = tuple[int, int]
 Deletions = dict[int, list[Span]]
+
+
+class Snapshot(NamedTuple):
+    """What a document showed: the structs before each client's clock, but for those deleted (Yjs' ``Y.Snapshot``)."""
+
+    clocks: dict[int, int]
+    deletions: Deletions
 
 
 @dataclass(slots=True)
@@ -76,6 +84,21 @@ def read_structs(data: bytes) -> Update:
         MalformedError: They break the format or its limits.
     """
     return _Reader(data).read_structs()
+
+
+def read_snapshot(data: bytes) -> Snapshot:
+    """Return the snapshot that `write_snapshot` wrote, which an update without structs is as well.
+
+    Raises:
+        MalformedError: It is none.
+    """
+    return _Reader(data).read_snapshot()
+
+
+def write_snapshot(snapshot: Snapshot) -> bytes:
+    """Return the canonical bytes of a snapshot."""
+    clocks = (number for item in sorted(snapshot.clocks.items()) for number in item)
+    return write_numbers(len(snapshot.clocks), *clocks) + write_deletions(snapshot.deletions)
 
 
 def read_path(key: str) -> list[str]:
@@ -141,6 +164,19 @@ class _Reader:
         if self._at != len(self._data) or not (update.client or update.deletions):
             raise MalformedError("document: an update is empty, or bytes follow it")
         return update
+
+    def read_snapshot(self) -> Snapshot:
+        clocks: dict[int, int] = {}
+        try:
+            for _ in range(self._number(len(self._data))):
+                client, clock = self._number(CLIENT_MAX), self._number(CLOCK_MAX)
+                clocks[client] = clock
+            self._read_deletions()
+        except IndexError as error:
+            raise MalformedError("document: a snapshot ends early") from error
+        if self._at != len(self._data):
+            raise MalformedError("document: bytes follow a snapshot")
+        return Snapshot(clocks, self._update.deletions)
 
     def read_structs(self) -> Update:
         update = self._update

@@ -13,8 +13,10 @@ from crdt_service.access.limit import Limit
 from crdt_service.access.sharing import Field
 from crdt_service.api.feed.cursor import Place, write_cursor
 from crdt_service.datatypes.contract import Origin
+from crdt_service.datatypes.document_version import read_version
 from crdt_service.datatypes.receipts import encode_receipt
 from crdt_service.datatypes.registry import DATATYPES, RECEIPTS
+from crdt_service.datatypes.yjs_update import write_snapshot
 from crdt_service.disk.mark import Copy, Mark, encode_copy
 from crdt_service.wire import message
 from crdt_service.wire.message import Delta, Step, encode_message, encode_step
@@ -38,6 +40,8 @@ def make_corpus() -> list[bytes]:
     for encoding in by_target["document"]:
         entries = sorted(DOCUMENT.decode(encoding).owner.items())
         by_target["updates"].add(b"".join(len(data).to_bytes(2, "big") + data for _, (_, data) in entries))
+        version = read_version(DOCUMENT.value(DOCUMENT.decode(encoding))["version"])
+        by_target["version"].add(version.digest + write_snapshot(version.snapshot))
     deltas = [Delta("k", kind.tag, kind.version, max(by_target[kind.name])) for kind in DATATYPES]
     step = encode_step(Step(3, deltas, deltas, {"a~1": 7}, [5], "b~2"))
     by_target["step"].add(step)

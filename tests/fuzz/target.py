@@ -6,6 +6,9 @@ An input is one byte that chooses the target, and the bytes for it.
 import base64
 import zlib
 from collections.abc import Callable
+from hashlib import blake2b
+
+import msgspec
 
 from crdt_service.access.buckets import Buckets
 from crdt_service.access.key import TOKEN_LENGTH, decode_keys, encode_keys, hash_token, is_token, read_id
@@ -58,6 +61,9 @@ def show(datatype: Datatype, state: object) -> None:
         assert error.code == "document_damaged"
 
 
+_FIRST = b'{"append": {"text": "t", "value": "x"}}'
+
+
 def edit_updates(data: bytes) -> None:
     """Read updates behind their lengths, as two bytes each, as entries of a document, and edit it."""
     state = DOCUMENT.empty()
@@ -81,6 +87,20 @@ def edit_updates(data: bytes) -> None:
         except OperationError as error:
             assert error.code == "document_damaged"
     show(DOCUMENT, state)
+
+
+def read_base(data: bytes) -> None:
+    """Read a version without its checksum, and edit what it is a version of."""
+    state = DOCUMENT.join(
+        DOCUMENT.empty(), DOCUMENT.apply(DOCUMENT.empty(), DOCUMENT.empty(), _FIRST, Origin("a~1", int))
+    )
+    packed = blake2b(data, digest_size=4).digest() + zlib.compress(data)
+    base = base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+    op = msgspec.json.encode({"insert": {"text": "t", "at": 0, "value": "y", "base": base}})
+    try:
+        DOCUMENT.apply(state, DOCUMENT.empty(), op, Origin("d~4", int))
+    except OperationError as error:
+        assert error.code in {"invalid_base", "unknown_base", "invalid_operation"}
 
 
 def read_message(decode: Callable, encode: Callable, data: bytes) -> None:
@@ -156,6 +176,7 @@ def read_reports(data: bytes) -> None:
 TARGETS: tuple[tuple[str, Callable[[bytes], None]], ...] = (
     *((kind.name, lambda data, kind=kind: read_state(kind, data)) for kind in (*DATATYPES, RECEIPTS)),
     ("updates", edit_updates),
+    ("version", read_base),
     ("request", lambda data: read_message(decode_received, encode_message, data)),
     ("reply", lambda data: read_message(decode_reply, encode_message, data)),
     ("handshake", lambda data: read_message(decode_handshake, encode_message, data)),

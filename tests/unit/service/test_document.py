@@ -1,13 +1,16 @@
+import base64
 import random
 import weakref
+import zlib
 
 import msgspec
 import pytest
 
 from crdt_service.datatypes import document, live_document
 from crdt_service.datatypes.contract import Origin
+from crdt_service.datatypes.document_version import Version, read_version, write_version
 from crdt_service.datatypes.registry import find_type
-from crdt_service.datatypes.yjs_update import write_deletions, write_numbers
+from crdt_service.datatypes.yjs_update import Snapshot, write_deletions, write_numbers
 from crdt_service.kernel.error import MalformedError, OperationError
 
 DOCUMENT = find_type("document")
@@ -38,7 +41,20 @@ def run(*ops, state=None, replica="a~1"):
 
 
 def show(state):
+    return {name: room for name, room in show_all(state).items() if name not in {"version", "edits"}}
+
+
+def show_all(state):
     return msgspec.json.decode(msgspec.json.encode(DOCUMENT.value(state)))
+
+
+def version_of(state):
+    return show_all(state)["version"]
+
+
+def based(op, version):
+    ((name, edit),) = op.items()
+    return {name: {**edit, "base": version}}
 
 
 def copy(state):
@@ -338,3 +354,150 @@ def test_updates_that_no_edit_makes_are_refused(data):
 def test_an_update_has_no_path():
     with pytest.raises(MalformedError):
         DOCUMENT.decode(wrap(HEAD + b"\x04" + ROOT + b"\x01a\x00", path=("x",)))
+
+
+def test_an_index_counts_in_the_text_that_was_read():
+    read = run(insert(0, "Plan: write tests."))
+    version = version_of(read)
+    state = run(insert(0, "# Title\n"), state=read, replica="b~2")
+    state = run(based(insert(6, "NOT "), version), state=state)
+    assert show(state)["texts"] == {"t": "# Title\nPlan: NOT write tests."}
+    assert show(copy(state)) == show(state)
+
+
+def test_a_deletion_takes_what_was_read_and_nothing_else():
+    read = run(insert(0, "one two three"))
+    version = version_of(read)
+    state = run(insert(5, "-NEW-"), delete(0), state=read, replica="b~2")
+    assert show(state)["texts"] == {"t": "ne t-NEW-wo three"}
+    state = run(based(delete(0, 7), version), state=state)
+    assert show(state)["texts"] == {"t": "-NEW- three"}
+    assert show(run(based(delete(0, 7), version), state=state))["texts"] == {"t": "-NEW- three"}
+
+
+def test_lists_carry_positions_over_as_well():
+    read = run(*({"append": {"list": "l", "value": value}} for value in "abc"))
+    version = version_of(read)
+    state = run({"delete": {"list": "l", "at": 0}}, {"append": {"list": "l", "value": "d"}}, state=read, replica="b~2")
+    state = run(based({"insert": {"list": "l", "at": 2, "value": "new"}}, version), state=state)
+    state = run(based({"delete": {"list": "l", "at": 2}}, version), state=state)
+    assert show(state)["lists"] == {"l": ["b", "new", "d"]}
+
+
+def test_what_is_appended_comes_last_whatever_was_read():
+    state = run({"append": {"text": "t", "value": "a\U0001d11e"}}, {"append": {"text": "t", "value": "b"}})
+    state = run({"append": {"text": "t", "value": "c"}}, state=state, replica="b~2")
+    assert show(state)["texts"] == {"t": "a\U0001d11ebc"}
+
+
+def test_positions_in_wide_text_are_carried_over():
+    read = run(insert(0, "a\U0001d11eb\U0001d11ec"))
+    version = version_of(read)
+    state = run(delete(1), insert(0, "\U0001d11e"), state=read, replica="b~2")
+    state = run(based(insert(4, "|"), version), state=state)
+    assert show(state)["texts"] == {"t": "\U0001d11eab\U0001d11e|c"}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_an_edit_of_a_version_is_what_a_concurrent_edit_would_have_been(seed):
+    rng = random.Random(seed)
+    signs = "abc\U0001d121defghij"
+    read = run(*(insert(place, sign) for place, sign in enumerate(signs)))
+    version = version_of(read)
+    at = rng.randrange(len(signs))
+    op = insert(at, "<!>") if rng.random() < 0.5 else delete(at, rng.randint(1, len(signs) - at))
+    expected = DOCUMENT.join(copy(read), apply(copy(read), op, "c~3"))
+    state = copy(read)
+    for _ in range(rng.randint(1, 20)):
+        edit = apply(state, random_op(rng, state), "b~2")
+        state, expected = DOCUMENT.join(state, copy(edit)), DOCUMENT.join(expected, copy(edit))
+    state = run(based(op, version), state=state, replica="c~3")
+    texts = [show(each)["texts"].get("t", "") for each in (state, expected)]
+    assert sorted(texts[0]) == sorted(texts[1])
+    # Of two insertions in one place either may come first.
+    assert len({"".join(sign for sign in text if sign in signs + "<!>") for text in texts}) == 1
+    assert show(copy(state)) == show(state)
+
+
+def test_a_version_is_the_same_wherever_the_state_is():
+    state = run(insert(0, "hello"), delete(1, 2), put(["a"], 1))
+    state = run(insert(0, "x"), state=state, replica="b~2")
+    assert version_of(copy(state)) == version_of(state) != version_of(run(delete(0), state=copy(state)))
+
+
+def test_who_names_no_base_sees_that_another_edit_came_between():
+    state = run(insert(0, "ab"))
+    edits = show_all(state)["edits"]
+    state = run(insert(0, "c"), state=run(insert(0, "d"), state=state, replica="b~2"))
+    assert (edits, show_all(state)["edits"]) == (1, 3)
+
+
+def test_an_edit_of_a_version_counts_what_is_pending():
+    read = run(insert(0, "ab"))
+    version = version_of(read)
+    pending = apply(read, insert(0, "x"))
+    state = DOCUMENT.join(pending, apply(read, based(insert(1, "|"), version), pending=pending))
+    assert show(DOCUMENT.join(read, state))["texts"] == {"t": "xa|b"}
+
+
+def test_a_base_may_be_older_than_merged_updates():
+    read = run(insert(0, "begin end"))
+    version = version_of(read)
+    state = run(*(insert(0, str(number % 10)) for number in range(2 * document.MERGED_UPDATES)), state=read)
+    state = run(based(insert(6, "| "), version), state=state)
+    assert show(state)["texts"]["t"].endswith("begin | end")
+    assert show(copy(state)) == show(state)
+
+
+def test_a_base_whose_text_is_forgotten_is_refused():
+    read = run(insert(0, "begin end"))
+    version = version_of(read)
+    state = run(delete(0), *(insert(0, "x") for _ in range(document.MERGED_UPDATES)), state=read)
+    before = show(state)
+    with pytest.raises(OperationError) as caught:
+        apply(state, based(insert(6, "|"), version))
+    assert (caught.value.code, show(state)) == ("base_too_old", before)
+
+
+def test_a_field_that_was_replaced_and_forgotten_makes_no_base_too_old():
+    read = run(put(["status"], "new"), insert(0, "begin end"))
+    version = version_of(read)
+    state = run(*(put(["status"], number) for number in range(2 * document.MERGED_UPDATES)), state=read)
+    assert show(run(based(insert(6, "| "), version), state=state))["texts"] == {"t": "begin | end"}
+
+
+def test_a_base_that_is_not_here_is_refused():
+    read = run(insert(0, "ab"))
+    ahead = version_of(run(insert(0, "x"), state=copy(read), replica="b~2"))
+    strange = version_of(run(insert(0, "ab"), replica="z~9"))
+    other = version_of(run(insert(0, "z")))
+    for version in (ahead, strange, other):
+        with pytest.raises(OperationError) as caught:
+            apply(read, based(insert(1, "|"), version))
+        assert caught.value.code == "unknown_base"
+
+
+def test_a_malformed_base_is_refused():
+    read = run(insert(0, "ab"))
+    version = version_of(read)
+    swapped = version[:9] + ("A" if version[9] != "A" else "B") + version[10:]
+    for base in ("", "x", "é", version[:-1], version + "AAAA", swapped, version + "=", version.upper()):
+        with pytest.raises(OperationError) as caught:
+            apply(read, based(insert(1, "|"), base))
+        assert caught.value.code == "invalid_base"
+    with pytest.raises(OperationError) as caught:
+        apply(read, based(insert(3, "|"), version))
+    assert caught.value.code == "invalid_operation"
+
+
+def test_a_bomb_is_no_base():
+    packed = b"1234" + zlib.compress(b"\x00" * (64 << 20), 9)
+    with pytest.raises(OperationError) as caught:
+        read_version(base64.urlsafe_b64encode(packed[: 48 << 10]).decode())
+    assert caught.value.code == "invalid_base"
+
+
+def test_a_document_whose_version_would_be_too_large_shows_none():
+    rng = random.Random(1)
+    spans = sorted((clock * 64 + rng.randrange(32), 1 + rng.randrange(31)) for clock in range(100_000))
+    assert write_version(Version(Snapshot({7: 1 << 30}, {7: spans}), bytes(8))) is None

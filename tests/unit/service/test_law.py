@@ -58,6 +58,7 @@ OPERATIONS["document"] = st.one_of(
     st.builds(
         lambda at, s: {"insert": {"text": "t", "at": at, "value": s}}, st.integers(0, 3), st.text("aé𝄞", min_size=1)
     ),
+    st.builds(lambda s: {"append": {"text": "t", "value": s}}, st.text("aé𝄞", min_size=1)),
     st.builds(lambda at: {"delete": {"text": "t", "at": at}}, st.integers(0, 3)),
     st.builds(lambda at, v: {"insert": {"list": "l", "at": at, "value": v}}, st.integers(0, 2), st.integers(0, 9)),
     st.builds(lambda at: {"delete": {"list": "l", "at": at}}, st.integers(0, 2)),
