@@ -13,7 +13,7 @@ from crdt_service.api.proximity import Proximity
 from crdt_service.api.router import Router
 from crdt_service.kernel.error import OutcomeUnknownError, ServiceError
 from crdt_service.membership.ownership import follow_members
-from crdt_service.wire.message import WriteItem, WriteRequest
+from crdt_service.wire.message import PROTOCOL, WriteItem, WriteRequest
 from tests.sim.judge import convergence, session, surprise
 from tests.sim.profile import limited
 from tests.sim.simulation import FIRST_SECONDS_MAX, Options, World
@@ -83,7 +83,9 @@ class Way:
 class Backend:
     """A backend without HTTP: its connections and its router."""
 
+    hybrid = None  # It takes no part in clocks.
     is_alive = True
+    protocol = PROTOCOL
     hears_all = True
 
     def __init__(self, name, world, zone):
