@@ -14,7 +14,7 @@ from tests.chart.series import find_grouped, find_selectors, read_series
 from tests.unit.service.double import make_all_routes
 
 _PAGES = [ROOT / "docs/alerts.md", *sorted((ROOT / "docs/runbooks").glob("*.md"))]
-_PROGRAMS = {"kubectl", "api", "api()", "jarvis", "jarvis()", "(umask", "curl", "helm", "python"}
+_PROGRAMS = {"kubectl", "api", "api()", "jarvis", "jarvis()", "(umask", "curl", "helm", "python", "chronyc"}
 _ANYWHERE = pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.stem)
 
 
