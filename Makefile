@@ -76,7 +76,7 @@ type: $(READY) ## mypy, strict
 load: $(READY) ## a bounded load on three nodes and a backend on loopback, without TLS and with it
 	@$(BIN)/python -m loadtests.run
 
-capacity: $(READY) ## what one backend takes over HTTPS with API keys: batches, half load, overload, 10,000 feeds
+capacity: $(READY) ## what one backend takes over HTTPS with API keys: batches, half load, overload, 9,000 feeds
 	@$(BIN)/python -m loadtests.capacity
 	@$(BIN)/python -m loadtests.feeds --writes 20 --pause 1
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 from crdt_service.kernel.error import MalformedError, ServiceError
 from crdt_service.loops.commit import Committer
 from crdt_service.membership.decision import accept, choose, is_decided, is_majority, next_ballot, prepare
-from crdt_service.membership.document import check_document, replicas_of
+from crdt_service.membership.document import FIRST_EPOCH, check_document, replicas_of
 from crdt_service.replication.port import Channel
 from crdt_service.replication.replica import Replica
 from crdt_service.wire.message import (
@@ -110,6 +110,9 @@ class Decider:
         if request.document.epoch <= request.epoch:
             raise MalformedError(f"placement {request.document.epoch} does not follow {request.epoch}")
         self._check(request.epoch)
+        if request.document.epoch == FIRST_EPOCH and not self._is_empty():
+            # A backend of the release before may have had it take a write since it promised; that has to be copied.
+            raise ServiceError("not_empty", f"{self._seat().node_id} holds keys", "ask for promises again")
         seat = self._seat()
         change = partial(
             accept, ballot=request.ballot, document=request.document, replica=seat.replica, node_id=seat.node_id

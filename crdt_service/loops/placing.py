@@ -234,18 +234,21 @@ class Placer:
             lost = ", ".join(document.lost)
             return False, f"{number}: the loss of {lost} was accepted; confirm it once its data is checked"
         if differing := self._differs(document.old):
-            return False, f"{number} {differing}: run `resize`"
+            return False, f"{number} {differing}"
         return True, f"{number}: {len(document.old.seats)} of {document.old.node_count} nodes own all slots"
 
     def _differs(self, owners: OwnerSet) -> str:
         """Return in what a placement is not as this node was told, empty if in nothing; `resize` takes it all in."""
+        if not self._node_count:
+            way = "turn it on again, or run `placement accept-loss`"
+            return f"has {owners.node_count} nodes, and clustering is off: {way}"
         if owners.node_count != self._node_count:
-            return f"has {owners.node_count} nodes, this node was told of {self._node_count}"
+            return f"has {owners.node_count} nodes, this node was told of {self._node_count}: run `resize`"
         if owners.factor != self._factor:
-            return f"has {owners.factor} owners of each slot, this node was told of {self._factor}"
+            return f"has {owners.factor} owners of each slot, this node was told of {self._factor}: run `resize`"
         zones = self._zones()
         moved = [seat.node_id for seat in owners.seats if zones.get(seat.node_id, seat.zone) != seat.zone]
-        return f"has other zones of {', '.join(moved)} than they are in now" if moved else ""
+        return f"has other zones of {', '.join(moved)} than they are in now: run `resize`" if moved else ""
 
     def describe(self) -> str:
         """Return what this node does before it serves, for people; empty if it does."""

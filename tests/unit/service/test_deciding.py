@@ -41,11 +41,12 @@ class Member:
             self.replica,
             SlowCommitter(self.replica, sync_seconds),
             seat=lambda: self.seat,
-            is_empty=lambda: True,
+            is_empty=lambda: self.is_empty,
             node_count=3,
             randomness=random.Random(node_id),
         )
         self.is_away = False
+        self.is_empty = True
 
     async def request(self, build):
         """What a channel to this member does."""
@@ -99,6 +100,20 @@ def test_nothing_is_decided_at_first_while_one_is_away():
         one, *others = make_members(0.001, 0.001, 0.001)
         others[0].is_away = True
         return await one.propose(others, build_first, asks_all=True)
+
+    assert run(act) is None
+
+
+def test_a_node_that_took_a_write_since_it_promised_accepts_no_placement_of_a_new_cluster():
+    async def act():
+        one, *others = make_members(0.001, 0.001, 0.001)
+
+        def build_late(promises):
+            for other in others:
+                other.is_empty = False
+            return build_first(promises)
+
+        return await one.propose(others, build_late, asks_all=True)
 
     assert run(act) is None
 

@@ -35,6 +35,7 @@ NOT_OF_THE_API = {
     "last_member",
     "moved",
     "no_placement",
+    "not_empty",
     "node_count_differs",
     "other_cluster",
     "owners_lost",
