@@ -2,7 +2,7 @@
 
 Over HTTPS with API keys, unless `--bare`: one caller has only a share of all feeds, so nine callers open them. Reports
 the backend's memory before they are open, with them and after the writes, and how long a write takes until it is seen
-on each feed. With several prefixes each write concerns that share of the feeds. Exits non-zero if a feed missed a write.
+on each feed. With several prefixes a write concerns that share of the feeds. Exits non-zero if a feed missed a write.
 """
 
 import argparse
