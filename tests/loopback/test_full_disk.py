@@ -17,14 +17,15 @@ _PROGRAM = textwrap.dedent("""
     from crdt_service.kernel.error import StorageFullError
     from crdt_service.wire.seal import Key
 
-    directory, is_sealed = Path(sys.argv[1]), sys.argv[2] == "sealed"
+    directory, is_sealed = Path(sys.argv[1], "data"), sys.argv[2] == "sealed"
     keys = [Key(bytes(range(32)))] if is_sealed else []
 
     def open_journal():
         journal = Journal(Disk(directory), "node-0", random.SystemRandom(), keys)
         return journal, list(journal.recover())
 
-    filler = directory / "filler"
+    directory.mkdir()
+    filler = Path(sys.argv[1], "filler")
     filler.write_bytes(bytes(1 << 20))
     journal, _ = open_journal()
     kept = []
