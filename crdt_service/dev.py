@@ -13,7 +13,6 @@ import secrets
 import shlex
 import socket
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from functools import partial
@@ -94,6 +93,8 @@ class DevCluster:
         self.url = f"http://{LOOPBACK}:{asked.port}"
         config = _config(self.node_count, is_key_required=asked.with_keys)
         ports = _free_ports(2 * self.node_count)
+        probes = [f"http://{LOOPBACK}:{port}/ready" for port in ports[self.node_count :]]
+        self._awaited = (*probes, f"{self.url}/ready")
         addresses: list[Endpoint] = [(LOOPBACK, port) for port in ports[: self.node_count]]
         plugins = PluginsConfig("", [])
         self._nodes = [
@@ -146,16 +147,18 @@ class DevCluster:
             part.result()
 
     async def _tell(self, on_ready: Callable[[], None]) -> None:
-        while not await asyncio.to_thread(self._is_healthy):  # noqa: ASYNC110 - it is asked over HTTP, as by anyone.
-            await asyncio.sleep(_ASK_SECONDS)
+        for url in self._awaited:
+            while not await asyncio.to_thread(_is_ready, url):  # noqa: ASYNC110 - it is asked over HTTP, as by anyone.
+                await asyncio.sleep(_ASK_SECONDS)
         on_ready()
 
-    def _is_healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(self.url + "/health", timeout=_ASK_SECONDS_MAX) as answer:  # noqa: S310 - ours.
-                return b'"status":"healthy"' in answer.read()
-        except (urllib.error.URLError, OSError):
-            return False
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=_ASK_SECONDS_MAX):  # noqa: S310 - ours.
+            return True
+    except OSError:  # URLError is one.
+        return False
 
 
 def introduce(cluster: DevCluster, data_dir: Path) -> str:

@@ -169,7 +169,11 @@ def _create(image: str, *, stock: bool) -> Cluster:
     config: dict[str, Any] = {
         "kind": "Cluster",
         "apiVersion": "kind.x-k8s.io/v1alpha4",
-        "networking": {"podSubnet": version.POD_SUBNET, "disableDefaultCNI": not stock},
+        "networking": {
+            "podSubnet": version.POD_SUBNET,
+            "serviceSubnet": version.SERVICE_SUBNET,
+            "disableDefaultCNI": not stock,
+        },
         "nodes": [{"role": "control-plane"}, *workers],
     }
     if not Path("/sys/fs/cgroup/cgroup.controllers").exists():

@@ -30,6 +30,10 @@ def connect_pods(nodes: tuple[NodeAddress, ...]) -> None:
                 # ptp's own ipMasq would hide pods from each other across nodes.
                 f"rule='POSTROUTING -s {node.pod_subnet} ! -d {version.POD_SUBNET} -j MASQUERADE'",
                 "iptables -t nat -C $rule 2>/dev/null || iptables -t nat -A $rule",
+                # What kube-proxy sends to no pod would leave by the default route; and where something outside answers,
+                # a pod takes that for the Service for as long as the connection lives.
+                f"refuse='FORWARD -d {version.SERVICE_SUBNET} -j REJECT'",
+                "iptables -C $refuse 2>/dev/null || iptables -I $refuse",
                 "mkdir -p /etc/cni/net.d",
                 # Last: the node turns Ready when this file appears.
                 "cat > /etc/cni/net.d/.jarvis && mv /etc/cni/net.d/.jarvis /etc/cni/net.d/10-jarvis.conflist",

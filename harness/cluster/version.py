@@ -7,6 +7,7 @@ from typing import Final
 CLUSTER_NAME: Final = "jarvis"
 ZONES: Final = ("zone-a", "zone-b", "zone-c")
 POD_SUBNET: Final = "10.244.0.0/16"
+SERVICE_SUBNET: Final = "10.96.0.0/16"
 
 KIND: Final = "v0.33.0"
 HELM: Final = "v3.22.0"

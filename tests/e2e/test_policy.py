@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
-from harness.cluster.manager import Cluster, find_cluster, kubectl, read_objects
+from harness.cluster.manager import Cluster, find_cluster, is_airgapped, kubectl, read_objects
 from harness.cluster.policy import enforce_policies, lift_policies
 from harness.poll import Done, Pending, wait_until
 from tests.e2e.conftest import NAMESPACE, Deployment, helm
@@ -54,6 +54,14 @@ def test_each_flow_is_as_the_policies_say(cluster: Cluster, deployment: Deployme
     assert "TimeoutError" == _try(cluster, backend, first_ip, 9101)
     assert "TimeoutError" == _try(cluster, first, "10.96.0.1", 443)
     deployment.await_health()
+
+
+def test_what_is_sent_to_no_service_does_not_leave_the_cluster(deployment: Deployment):
+    found = find_cluster()
+    assert found
+    if not is_airgapped(found):
+        pytest.skip("the stock node image brings a pod network of its own")
+    assert "ConnectionRefusedError" == _try(found, min(_pods(found, "crdt")), "10.96.255.254", 80)
 
 
 def test_a_pod_of_another_namespace_reaches_neither_nodes_nor_api(cluster: Cluster):
