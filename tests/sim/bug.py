@@ -151,8 +151,8 @@ def a_repetition_counts_again():
 
 
 class _ReusingBatch(Batch):
-    def __init__(self, store, clock, origin, _floor):
-        super().__init__(store, clock, origin)
+    def __init__(self, store, clock, origin, _floor, **options):
+        super().__init__(store, clock, origin, **options)
 
 
 @contextlib.contextmanager
