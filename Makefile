@@ -27,7 +27,7 @@ up: $(READY) ## a fresh machine to a working Jarvis: engine, cluster, image, dep
 	@$(BIN)/python deployment_cli.py deploy $(CONFIG)
 
 test: $(READY) tools ## everything that needs no cluster
-	@$(BIN)/pytest -m "not e2e" --numprocesses auto --ignore tests/loopback
+	@$(BIN)/pytest -m "not e2e" --numprocesses auto --dist worksteal --ignore tests/loopback
 	@$(BIN)/pytest -m "not e2e" tests/loopback
 
 venv: $(READY) ## the virtual environment that all else runs in
