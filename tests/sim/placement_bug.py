@@ -245,5 +245,5 @@ PLACEMENT_BUGS = {
     drop_in_joint: {"stale_read", "lost_write", "double_count", "retraction"},
     empty_disk_votes: {"stale_read", "lost_write"},
     drop_unasked: {"lost_write", "retraction"},
-    first_phase_of_a_majority: {"two_majorities"},
+    first_phase_of_a_majority: {"two_majorities", "lost_write"},
 }

@@ -182,7 +182,9 @@ class World:
         self.history.quiet = await self._become_quiet()
         if self.profile.is_purging:
             await self._become_empty()
-        self.history.final, self.history.owners = self._dump_all()
+        self.history.final, owners = self._dump_all()
+        # Without a placement no key has owners; then it is the judge of availability that has something to say.
+        self.history.owners = {key: names for key, names in owners.items() if names}
         self.history.told = {name: self._list_told(name) for name in self.names}
 
     async def _wait_for(self, is_so, seconds):

@@ -12,12 +12,12 @@ def differ(final, owners):
     by_key = {key: {} for key in owners}
     for name, states in final.items():
         for (key, tag), state in states.items():
-            by_key[key].setdefault(name, {})[tag] = state
+            by_key.setdefault(key, {}).setdefault(name, {})[tag] = state
     for key, holders in by_key.items():
-        parts = [holders.get(name) for name in owners[key]]
+        parts = [holders.get(name) for name in owners.get(key, ())]
         if any(part != parts[0] for part in parts):
-            return f"the owners of {key} differ: {owners[key]}"
-        strangers = sorted(holders.keys() - set(owners[key]))
+            return f"the owners of {key} differ: {owners.get(key, ())}"
+        strangers = sorted(holders.keys() - set(owners.get(key, ())))
         if strangers:
-            return f"{strangers} hold {key}, which {owners[key]} own"
+            return f"{strangers} hold {key}, which {owners.get(key, ())} own"
     return None
