@@ -11,7 +11,6 @@ import httpx
 from crdt_service.client import request as requests
 from crdt_service.client.connection import (
     FAILURES,
-    LIMITS,
     Token,
     explain_failure,
     make_headers,
@@ -57,15 +56,7 @@ class Client:
         randomness: random.Random | None = None,
     ) -> None:
         access = plan_access(url, ca_file, timeout_seconds, has_transport=transport is not None)
-        self._http = httpx.Client(
-            base_url=access.url,
-            verify=access.trust,
-            timeout=access.timeout,
-            limits=LIMITS,
-            proxy=access.proxy,
-            transport=transport,
-            trust_env=False,
-        )
+        self._http = httpx.Client(transport=transport, **access.options())
         self._feed_timeout = access.feed_timeout
         self._token = token
         self._retry = retry

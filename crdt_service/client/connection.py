@@ -61,6 +61,17 @@ class Access:
     feed_timeout: httpx.Timeout
     proxy: httpx.Proxy | None
 
+    def options(self) -> dict[str, Any]:
+        """Return what either of httpx's clients is made with."""
+        return {
+            "base_url": self.url,
+            "verify": self.trust,
+            "timeout": self.timeout,
+            "limits": LIMITS,
+            "proxy": self.proxy,
+            "trust_env": False,  # The environment was read already.
+        }
+
 
 def plan_access(url: str, ca_file: Path | None, timeout_seconds: float, *, has_transport: bool) -> Access:
     """Return how a client reaches the service; with a transport of its own it has no proxy.
