@@ -7,7 +7,6 @@ not know Kubernetes, and nothing that production relies on may depend on it.
 import asyncio
 import contextlib
 import itertools
-import os
 import random
 import secrets
 import shlex
@@ -21,6 +20,7 @@ from typing import NamedTuple
 
 from crdt_service.access.keyring import Keyring
 from crdt_service.backend import Backend
+from crdt_service.disk.private import replace_private
 from crdt_service.kernel.config import (
     Config,
     CrdtConfig,
@@ -216,7 +216,7 @@ def _count_nodes(asked: Developing) -> int:
 
 def _make_secret(path: Path) -> None:
     if not path.exists():
-        _write_private(path, secrets.token_hex(32))
+        replace_private(path, secrets.token_hex(32).encode())
 
 
 def _make_key(data_dir: Path) -> tuple[Path, Path]:
@@ -225,16 +225,8 @@ def _make_key(data_dir: Path) -> tuple[Path, Path]:
     if not token_file.exists():
         keys_file.unlink(missing_ok=True)  # A start that was cut off between the two.
         token = create_key(keys_file, "dev", "admin", prefixes=(), not_before=None, expires_at=None, rate_limit=None)
-        _write_private(token_file, token)
+        replace_private(token_file, token.encode())
     return keys_file, token_file
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    beside = path.with_name(f".{path.name}-{os.getpid()}")
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    beside.rename(path)
 
 
 def _free_ports(count: int) -> list[int]:

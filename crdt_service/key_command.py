@@ -1,6 +1,5 @@
 """``api-key``: what operators do with a file of API keys, and how a cluster gets its first."""
 
-import os
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +20,7 @@ from crdt_service.access.key import (
     read_id,
 )
 from crdt_service.access.limit import Limit
+from crdt_service.disk.private import replace_private
 from crdt_service.kernel.error import ConfigError, ServiceError
 from crdt_service.net.kubernetes import SECRET, ExistsError, Kubernetes
 
@@ -183,13 +183,7 @@ def _write(path: Path, file: KeyFile) -> None:
     """
     data = encode_keys(file)
     decode_keys(data, str(path))
-    draft = path.with_name(f".{path.name}.new")
     try:
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
-            target.write(data)
-            target.flush()
-            os.fsync(target.fileno())
-        draft.replace(path)
+        replace_private(path, data)
     except OSError as error:
         raise ConfigError(f"{path}: cannot write the API keys: {error.strerror}", "check the path") from error
