@@ -110,7 +110,8 @@ class Decider:
         if request.document.epoch <= request.epoch:
             raise MalformedError(f"placement {request.document.epoch} does not follow {request.epoch}")
         self._check(request.epoch)
-        if request.document.epoch == FIRST_EPOCH and not self._is_empty():
+        is_new = not request.epoch and request.document.epoch == FIRST_EPOCH
+        if is_new and not self._is_empty():
             # A backend of the release before may have had it take a write since it promised; that has to be copied.
             raise ServiceError("not_empty", f"{self._seat().node_id} holds keys", "ask for promises again")
         seat = self._seat()

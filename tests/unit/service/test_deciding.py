@@ -9,7 +9,7 @@ import pytest
 
 from crdt_service.kernel.error import UnreachableError
 from crdt_service.loops.deciding import Decider
-from crdt_service.membership.document import first, resize
+from crdt_service.membership.document import end, first, resize
 from crdt_service.replication.replica import Replica
 from crdt_service.wire.message import PrepareRequest, Seat
 from tests.sim.loop import VirtualLoop
@@ -116,6 +116,24 @@ def test_a_node_that_took_a_write_since_it_promised_accepts_no_placement_of_a_ne
         return await one.propose(others, build_late, asks_all=True)
 
     assert run(act) is None
+
+
+def test_nodes_that_hold_keys_end_the_copies_of_an_upgrade():
+    async def act():
+        one, *others = members = make_members(0.001, 0.001, 0.001)
+        for member in members:
+            member.is_empty = False
+
+        def build_upgrade(promises):
+            return first([promise.seat for promise in promises.values()], 3, 3, "node-0", is_new=False)
+
+        upgrade = await one.propose(others, build_upgrade, asks_all=True)
+        for member in members:
+            member.replica.placement = type(member.replica.placement)(upgrade)
+        ended = await one.propose(others, lambda _: end(upgrade, "node-0"), asks_all=False)
+        return ended.epoch, ended.next
+
+    assert run(act) == (2, None)
 
 
 @pytest.mark.parametrize("sync_seconds", [0.001, 3.0])
