@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def replace_private(path: Path, data: bytes) -> None:
-    """Replace a file at once and durably, readable by its owner alone.
+    """Replace a file in one step, once the new content is synced; its owner alone may read it.
 
     Raises:
         OSError: It cannot be written.

@@ -11,7 +11,7 @@ from crdt_service.kernel.error import UnreachableError
 from crdt_service.loops.deciding import Decider
 from crdt_service.membership.document import end, first, resize
 from crdt_service.replication.replica import Replica
-from crdt_service.wire.message import PrepareRequest, Seat
+from crdt_service.wire.message import PlacementState, PrepareRequest, Seat
 from tests.sim.loop import VirtualLoop
 
 
@@ -64,6 +64,11 @@ def make_members(*sync_seconds):
     return [Member(f"node-{number}", seconds) for number, seconds in enumerate(sync_seconds)]
 
 
+def take_up(members, document):
+    for member in members:
+        member.replica.placement = PlacementState(document)
+
+
 def build_first(promises):
     return first([promise.seat for promise in promises.values()], 3, 3, "node-0", is_new=True)
 
@@ -85,8 +90,7 @@ def test_a_majority_does_not_wait_for_who_is_slow():
     async def act():
         one, *others = members = make_members(0.001, 3.0, 0.001)
         document = await one.propose(others, build_first, asks_all=True)
-        for member in members:
-            member.replica.placement = type(member.replica.placement)(document)
+        take_up(members, document)
         begun = asyncio.get_running_loop().time()
         decided = await one.propose(others, lambda _: resize(document, 2, 2, {}, "node-0"), asks_all=False)
         return decided.epoch, asyncio.get_running_loop().time() - begun < 1
@@ -128,12 +132,11 @@ def test_nodes_that_hold_keys_end_the_copies_of_an_upgrade():
             return first([promise.seat for promise in promises.values()], 3, 3, "node-0", is_new=False)
 
         upgrade = await one.propose(others, build_upgrade, asks_all=True)
-        for member in members:
-            member.replica.placement = type(member.replica.placement)(upgrade)
+        take_up(members, upgrade)
         ended = await one.propose(others, lambda _: end(upgrade, "node-0"), asks_all=False)
         return ended.epoch, ended.next
 
-    assert run(act) == (2, None)
+    assert (2, None) == run(act)
 
 
 @pytest.mark.parametrize("sync_seconds", [0.001, 3.0])
